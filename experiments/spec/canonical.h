@@ -1,0 +1,28 @@
+// Config ↔ canonical JSON, and its SHA-256.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "experiments/spec/config.h"
+
+namespace assay::spec {
+
+// Every field, defaults included; keys sorted, no white space, shortest round-trip numbers.
+// The same Config gives the same bytes on every machine.
+std::string canonical_json(const Config& config);
+std::string derived_json(const Derived& derived);
+
+// Reads what canonical_json() wrote. Throws std::runtime_error naming the key that is missing, unknown or of a wrong
+// type.
+Config config_from_json(const nlohmann::json& json);
+Derived derived_from_json(const nlohmann::json& json);
+
+// Lower-case hexadecimal SHA-256 of canonical_json(config).
+std::string config_hash(const Config& config);
+
+// What the quantizer of a run is called wherever an accuracy is reported: "none", "nvfp4/te W4A4 pre row ste", …
+// One line, stable: evaluations carry it, and two evaluations compare as like with like when it is equal.
+std::string quant_label(const QuantConfig& quant);
+
+}  // namespace assay::spec

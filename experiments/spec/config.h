@@ -1,0 +1,140 @@
+// The configuration of one run: typed, one struct per module, frozen before the run starts.
+//
+// A Config is only ever made by the series reader (series.h) or from canonical JSON that the reader wrote, so code
+// that holds one may rely on every field being in range. Key names in TOML and JSON are the member names:
+// `quant.ste`, `grpo.train_batch_size`. Paths are kept as written; Derived holds them resolved.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace assay::spec {
+
+struct ModelConfig {
+  std::string path;             // Hugging Face folder: config.json, *.safetensors, tokenizer.json
+  std::string dtype = "fp32";   // arithmetic outside the quantized products: fp32
+};
+
+struct PromptConfig {
+  std::string style = "plain";            // plain: `template` as it stands; chat: the model's chat template around it
+  std::string text = "{question}\n";      // {question} is replaced by the problem's question
+  std::string system;                     // chat only: system message; empty: none given
+};
+
+struct DataConfig {
+  std::string train;            // JSON lines with "question" and "answer"; the answer ends in `#### number`
+  std::string test;             // same form; the fixed validation set
+};
+
+struct RewardConfig {
+  std::string scorer = "verl";  // verl | robust
+};
+
+struct LoraConfig {
+  std::int64_t rank = 16;       // 1..1024
+  double alpha = 32;            // the adapter's output is multiplied by alpha / rank
+  std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+};
+
+// What is quantized, where and when. See docs/quantization.md for the words.
+struct QuantConfig {
+  std::string format = "none";            // none | nvfp4 | mxfp4
+  std::string mode;                       // nvfp4: te (default) | torchao_one_level; mxfp4: floor (default)
+  std::string injection_point = "both";   // weight | activation | both
+  std::string apply_during = "both";      // training | rollout | both
+  std::string hook = "pre";               // pre: a module's input; post: its output
+  std::string blocking = "row";           // weights: row = along in_features, column = along out_features
+  std::string tensor_scale = "tensor";    // activations: tensor | row (one fp32 scale per token)
+  bool ste = true;                        // straight-through estimator behind the activation quantizer
+  std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  std::vector<std::string> exclude;       // exact module names, or anchored patterns written ^…$
+};
+
+struct RolloutConfig {
+  std::int64_t samples_per_prompt = 8;    // G, the group size
+  double temperature = 1.0;               // > 0
+  std::int64_t top_k = 0;                 // 0: off
+  double top_p = 1.0;                     // (0, 1]
+  std::int64_t max_prompt_length = 1024;  // tokens; a longer prompt is an error of the data, named by line
+  std::int64_t max_response_length = 1024;
+  std::int64_t batch_size = 0;            // sequences sampled at once; 0: all
+};
+
+struct GrpoConfig {
+  std::int64_t train_batch_size = 128;    // prompts per step that are trained on
+  std::int64_t gen_batch_size = 0;        // prompts per generation batch; 0: train_batch_size
+  std::int64_t mini_batch_size = 32;      // prompts per optimizer update
+  std::int64_t micro_batch_size = 0;      // prompts per backward; 0: the whole mini-batch; never changes the result
+  bool filter_groups = false;             // dynamic sampling: keep only groups whose score spread is > 0
+  std::int64_t max_num_gen_batches = 5;   // with filter_groups: then go on with what there is, and say so
+  std::string advantage = "std";          // std: (r - mean) / (std + 1e-6); dr_grpo: r - mean
+  std::string loss_agg = "token-mean";    // token-mean | seq-mean-token-sum | seq-mean-token-mean | seq-mean-token-sum-norm
+  double clip_ratio_low = 0.2;
+  double clip_ratio_high = 0.2;
+  double clip_ratio_c = 3.0;              // dual clip, for negative advantages
+  std::int64_t overlong_buffer = 0;       // tokens before max_response_length where the penalty starts; 0: off
+  double overlong_factor = 0.5;
+};
+
+struct OptimizerConfig {                  // AdamW
+  double lr = 1e-5;
+  std::int64_t warmup_steps = 0;          // linear, counted in training steps as verl does
+  double weight_decay = 0.0;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double grad_clip = 1.0;                 // total norm; 0: off
+};
+
+struct EvalConfig {
+  std::int64_t test_freq = 20;            // steps; step 0 and the last step are always evaluated
+  std::int64_t limit = 0;                 // first N test problems; 0: all
+  std::int64_t batch_size = 0;            // sequences at once; 0: all
+  std::string quant = "as_training";      // as_training | none: what the accuracy is measured under
+};
+
+struct TrainConfig {
+  std::int64_t steps = 20;
+  std::int64_t seed = 1;
+  std::int64_t threads = 1;               // part of what makes a run reproducible
+  std::string device = "cpu";             // cpu | cuda
+};
+
+// Who runs it. `embedded` is assay-train. `command` starts any program: argv may hold {run_dir}, {config}, {seed}.
+struct TrainerConfig {
+  std::string kind = "embedded";          // embedded | command
+  std::vector<std::string> argv;
+};
+
+struct ScheduleConfig {
+  double time_limit = 0;                  // seconds; 0: none
+  double stall_timeout = 600;             // seconds without a new metrics line; 0: never
+};
+
+struct Config {
+  ModelConfig model;
+  PromptConfig prompt;
+  DataConfig data;
+  RewardConfig reward;
+  LoraConfig lora;
+  QuantConfig quant;
+  RolloutConfig rollout;
+  GrpoConfig grpo;
+  OptimizerConfig optimizer;
+  EvalConfig eval;
+  TrainConfig train;
+  TrainerConfig trainer;
+  ScheduleConfig schedule;
+};
+
+// What follows from a Config and the files it names; stored beside it, never inside it.
+// Counts are -1 where the model folder is not there to be read.
+struct Derived {
+  std::string model_path, train_path, test_path;  // absolute
+  std::int64_t layers = -1;
+  std::int64_t quantized_modules = -1;            // modules whose forward gets a quantizer: wrapper and base_layer count as two
+  std::int64_t quantized_projections = -1;        // distinct projections among them
+  std::int64_t adapter_tensors = -1;              // A and B of every LoRA target
+  std::int64_t updates_per_step = 0;              // train_batch_size / mini_batch_size, rounded up
+};
+
+}  // namespace assay::spec

@@ -1,0 +1,155 @@
+// The experiment records in SQLite. All SQL of the project is in this folder.
+//
+// One writer (the daemon); any number of readers, who never wait for it (WAL). Every record is first a file in a run's
+// folder (docs/run-folder.md): the registry can be rebuilt from those. Schema: registry/schema/*.sql, one file a version.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace assay::registry {
+
+// A sum type over `kind`; which other fields mean something is said beside each.
+enum class StateKind : std::uint8_t {
+  queued,     // waits for a slot
+  blocked,    // waits for another run (`detail` says which)
+  starting,   // a supervisor was started and has not reported
+  running,
+  succeeded,
+  failed,     // exit_code or signal, detail = last error line
+  killed,     // detail = by whom
+  lost,       // its supervisor died without an exit record
+  stalled,    // ended by the watchdog: no progress for stall_timeout
+  skipped,    // detail = the dependency that failed
+};
+const char* name(StateKind kind);
+std::optional<StateKind> parse_state(const std::string& name);
+bool is_final(StateKind kind);
+
+struct State {
+  StateKind kind = StateKind::queued;
+  std::optional<int> exit_code, signal;
+  std::string detail;
+};
+
+struct SeriesRow {
+  std::string id, title, goal, json;   // json: the whole spec::Series as reports need it (causes, success_accuracy, …)
+};
+
+struct NewRun {
+  std::string series, run;             // series id, run id within it
+  std::int64_t seed = 0;
+  std::string batch;                   // runs queued by one command share it
+  std::string config_json, config_sha256, derived_json;
+  std::string run_json;                // docs/run-folder.md
+  std::string code_json, environment_json, inputs_json;
+  std::int64_t priority = 0;
+  std::vector<std::int64_t> after;     // run numbers it waits for (success)
+};
+
+struct RunRow {
+  std::int64_t number = 0;             // unique for ever, never reused
+  std::string series, run;
+  std::int64_t seed = 0;
+  std::string batch, folder;
+  std::string config_json, config_sha256, derived_json, run_json;
+  std::int64_t priority = 0;
+  std::vector<std::int64_t> after;
+  State state;
+  std::int64_t attempt = 0;            // attempts started so far
+  double created = 0, started = 0, ended = 0;  // unix seconds; 0: not yet
+};
+
+struct Progress {                      // of one run, kept current by ingest
+  std::int64_t step = -1, total_steps = -1;
+  std::optional<double> score, accuracy;   // last critic/score/mean, last val-core accuracy
+  double last_time = 0;                // unix seconds of the last metrics line
+};
+
+struct MetricPoint {
+  std::int64_t step;
+  std::string key;
+  double value;
+};
+
+struct Outcome {                       // one test problem of one evaluation
+  std::int64_t index;
+  std::string outcome;                 // correct | wrong | unparsable | scorer_error
+  bool correct = false, format_right = false, arithmetic_right = false;
+};
+
+struct Evaluation {
+  std::int64_t step = 0, problems = 0, correct = 0, format_right = 0, arithmetic_right = 0;
+  std::string quant, trained_quant;    // labels: measured under, trained under
+  std::string data_sha256;
+  std::vector<Outcome> outcomes;       // empty unless asked for
+};
+
+struct Event {
+  std::int64_t run = 0;
+  double time = 0;
+  std::int64_t step = -1;
+  std::string kind, message, data_json;
+};
+
+class Registry {
+ public:
+  enum class Access { read_write, read_only };
+  // Opens or makes it; migrates in one BEGIN IMMEDIATE after a backup copy. Throws std::runtime_error with one sentence
+  // when the file is not an assay registry, is from a newer assay, or lies on a file system where WAL does not work.
+  static Registry open(const std::filesystem::path& file, Access access);
+  ~Registry();
+  Registry(Registry&&) noexcept;
+
+  void put_series(const SeriesRow& series);
+  std::optional<SeriesRow> series(const std::string& id) const;
+  std::vector<SeriesRow> all_series() const;
+
+  // Gives the run its number, in state queued. `folder` is set by set_folder in the same transaction by the caller:
+  // add_runs calls make_folder(number) for each and rolls all back when one throws, so that no run exists without its
+  // frozen folder.
+  std::vector<std::int64_t> add_runs(const std::vector<NewRun>& runs,
+                                     const std::function<std::string(std::int64_t number, const NewRun&)>& make_folder);
+  std::optional<RunRow> run(std::int64_t number) const;
+  struct RunFilter {
+    std::optional<std::string> series, run, batch;
+    std::optional<std::int64_t> seed;
+    std::vector<StateKind> states;     // empty: any
+    std::int64_t limit = 0;            // newest first when > 0
+  };
+  std::vector<RunRow> runs(const RunFilter& filter) const;  // by number
+  // Latest batch of a series, or nothing.
+  std::optional<std::string> latest_batch(const std::string& series) const;
+
+  // One transaction: compare-and-set from `expected`; false when the run is not in that state any more.
+  // starting: increments attempt and writes an attempts row. Final states: set ended.
+  bool transition(std::int64_t number, StateKind expected, const State& next, double now);
+
+  // Ingest. Replaying the same rows is harmless.
+  void put_metrics(std::int64_t run, const std::vector<MetricPoint>& points, const Progress& progress);
+  void put_evaluation(std::int64_t run, const Evaluation& evaluation);
+  void put_event(const Event& event);
+  void put_document(std::int64_t run, const std::string& kind, const std::string& json);  // quant-report, doctor, …
+  std::optional<std::string> document(std::int64_t run, const std::string& kind) const;
+  // How far each file of a run folder has been read: file name -> bytes.
+  std::int64_t ingested_bytes(std::int64_t run, const std::string& file) const;
+  void set_ingested_bytes(std::int64_t run, const std::string& file, std::int64_t bytes);
+
+  Progress progress(std::int64_t run) const;
+  std::vector<MetricPoint> metrics(std::int64_t run, const std::optional<std::string>& key = {}) const;
+  std::vector<Evaluation> evaluations(std::int64_t run, bool with_outcomes) const;
+  std::vector<Event> events(std::int64_t run) const;
+
+ private:
+  struct Impl;
+  explicit Registry(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace assay::registry

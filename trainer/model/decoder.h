@@ -1,0 +1,130 @@
+// The decoder of the Qwen2 and Llama families, with LoRA and quantizers attached by rule.
+//
+// Dimensions: P prompts, B response rows (B = P * G when every prompt has G samples), T prompt length (padded),
+// R response length, D hidden size, H heads, K key/value heads, E head size, V vocabulary, L layers.
+//
+// A prompt is computed once for all of its samples: prefill() gives its keys and values, and both sampling and the
+// training forward run response rows against them. The two use the same layers, so what differs between the
+// sampler's and the trainer's log-probs is float summation and nothing else (docs/decisions.md).
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quant/formats.h"
+#include "quant/reference.h"
+#include "experiments/spec/config.h"
+
+namespace assay::train {
+
+// config.json, the fields that shape the mathematics. A field that changes them and is not supported is refused by name.
+struct ModelShape {
+  std::string family;  // qwen2 | llama
+  std::int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_size = 0, intermediate = 0;
+  std::int64_t max_positions = 0;
+  double rope_theta = 10000, rms_eps = 1e-6;
+  bool tied = false, qkv_bias = false;
+  std::vector<std::int32_t> eos_ids;  // config.json and generation_config.json together
+  static ModelShape read(const std::filesystem::path& folder);  // throws std::runtime_error "FILE: WHAT"
+};
+
+// When a quantizer acts: QuantConfig.apply_during names phases of this kind.
+enum class Phase : std::uint8_t {
+  rollout,   // sampling
+  training,  // the forward pass that is differentiated
+  off,       // no quantization at all
+};
+
+struct AttachedModule {
+  std::string name;         // model.layers.0.self_attn.q_proj, or the same with .base_layer
+  std::string projection;   // model.layers.0.self_attn.q_proj
+  bool weight = false, activation = false;
+  std::string hook, blocking;
+  double weight_sqnr_db = 0;  // 0 where the weight is not quantized
+};
+
+struct AttachReport {
+  std::vector<AttachedModule> modules;  // in model order, each once
+  std::vector<std::string> twice;       // projections that have a quantizer on the wrapper and on its base layer
+  std::int64_t projections = 0;         // distinct
+  std::string label;                    // spec::quant_label
+};
+
+// Quantizes an activation; `ste` as configured. Replaceable, so that a test can plant a broken estimator.
+using ActivationQuantizer = std::function<at::Tensor(const at::Tensor& x, const quant::Spec& spec, bool ste)>;
+ActivationQuantizer default_activation_quantizer();
+
+struct NamedTensor {
+  std::string name;  // PEFT's: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
+  at::Tensor tensor;
+};
+
+// Keys and values of prompts, per layer [P, K, T, E], right-padded.
+struct PromptCache {
+  std::vector<at::Tensor> keys, values;
+  at::Tensor lengths;  // int64 [P]
+  at::Tensor last;     // hidden state of each prompt's last token after the final norm [P, D]
+};
+
+class Decoder {
+ public:
+  // Loads config.json and weights, in float32. Throws std::runtime_error: a missing or wrongly shaped tensor, or a
+  // weight that is not finite, is named.
+  static Decoder load(const std::filesystem::path& folder);
+  // Fresh weights, N(0, 0.02) from `seed`, for pretraining.
+  static Decoder fresh(const ModelShape& shape, std::uint64_t seed);
+  ~Decoder();
+  Decoder(Decoder&&) noexcept;
+
+  const ModelShape& shape() const;
+  // LoRA on the target projections: A kaiming-uniform as PEFT, B zero, from `seed`. The base is frozen.
+  // Throws std::runtime_error when a target matches no module.
+  void attach_lora(const spec::LoraConfig& lora, std::uint64_t seed);
+  // Quantizers by rule. Frozen weights are quantized once, here. Throws std::runtime_error when nothing matches.
+  AttachReport attach_quantizers(const spec::QuantConfig& quant,
+                                 ActivationQuantizer quantizer = default_activation_quantizer());
+  void set_phase(Phase phase);
+  Phase phase() const;
+
+  std::vector<NamedTensor> adapter() const;      // trainable LoRA tensors, model order, A before B
+  std::vector<NamedTensor> base_weights() const; // Hugging Face names; with tied embeddings no lm_head
+  void set_base_trainable(bool trainable);       // pretraining
+
+  // Forward of right-padded prompts; ids int64 [P, T], lengths int64 [P]. Differentiable.
+  PromptCache prefill(const at::Tensor& ids, const at::Tensor& lengths);
+  // Training forward of whole responses: ids int64 [B, R] right-padded, prompt_of_row int64 [B] into the cache;
+  // response_lengths int64 [B]. Returns hidden states [B, R, D] after the final norm. Differentiable, through the prompts too.
+  at::Tensor respond(const PromptCache& prompts, const at::Tensor& prompt_of_row, const at::Tensor& ids,
+                     const at::Tensor& response_lengths);
+  // Logits of hidden states [..., D] -> [..., V].
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  // All logits of right-padded sequences, for pretraining, parity and `logprobs`: [N, T] -> [N, T, V].
+  at::Tensor forward(const at::Tensor& ids, const at::Tensor& lengths);
+
+  // One decode step for rows that are still alive. Opaque cache, preallocated for max_new tokens; see rollout/sampler.
+  struct DecodeState;
+  std::shared_ptr<DecodeState> begin_decode(PromptCache prompts, const at::Tensor& prompt_of_row, std::int64_t max_new);
+  // ids int64 [B'] of the live rows -> hidden [B', D]. No gradient.
+  at::Tensor decode_step(DecodeState& state, const at::Tensor& ids);
+  // Keeps only these rows (indices into the live rows, ascending).
+  void keep_rows(DecodeState& state, const at::Tensor& rows);
+
+  // Called with (module name, input of its quantizer, its result) by every activation quantizer; empty: none.
+  using Observer = std::function<void(const std::string& module, const at::Tensor& x, const at::Tensor& xq)>;
+  void set_observer(Observer observer);
+
+ private:
+  struct Impl;
+  explicit Decoder(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace assay::train
