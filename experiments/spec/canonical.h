@@ -21,7 +21,11 @@ Derived derived_from_json(const nlohmann::json& json);
 // Lower-case hexadecimal SHA-256 of canonical_json(config).
 std::string config_hash(const Config& config);
 
-// What the quantizer of a run is called wherever an accuracy is reported: "none", "nvfp4/te W4A4 pre row ste", …
+// The mode that an empty quant.mode stands for: nvfp4: te; mxfp4: floor; none: empty.
+std::string default_mode(const std::string& format);
+
+// What the quantizer of a run is called wherever an accuracy is reported: "none", "nvfp4/te W4A4 pre row ste",
+// "mxfp4/floor W4A4 post row no-ste", "nvfp4/te W4A16 row" (weights only), "… training-only", "… except …".
 // One line, stable: evaluations carry it, and two evaluations compare as like with like when it is equal.
 std::string quant_label(const QuantConfig& quant);
 

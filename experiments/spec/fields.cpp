@@ -1,0 +1,355 @@
+#include "experiments/spec/fields.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "experiments/spec/modules.h"
+#include "support/suggest.h"
+
+namespace assay::spec {
+
+namespace {
+
+// The key is the member's own path, so the two cannot drift apart.
+#define ASSAY_KEY(member) #member, [](Config& c) -> Slot { return &c.member; }
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+Rule any() { return {}; }
+Rule path() { return {.kind = Rule::Kind::path}; }
+Rule modules() { return {.kind = Rule::Kind::modules}; }
+Rule one_of(Strings choices) { return {.kind = Rule::Kind::choice, .choices = std::move(choices)}; }
+Rule from(double low, double high = infinity) { return {.kind = Rule::Kind::range, .low = low, .high = high}; }
+Rule above(double low, double high = infinity) {
+  return {.kind = Rule::Kind::range, .low = low, .high = high, .low_open = true};
+}
+Rule from_below(double low, double high) {
+  return {.kind = Rule::Kind::range, .low = low, .high = high, .high_open = true};
+}
+
+std::vector<Field> make_fields() {
+  const Strings projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  return {
+      {ASSAY_KEY(model.path), path(), "Hugging Face folder: config.json, *.safetensors, tokenizer.json"},
+      {ASSAY_KEY(model.dtype), one_of({"fp32"}), "arithmetic outside the quantized products"},
+
+      {ASSAY_KEY(prompt.style), one_of({"plain", "chat"}),
+       "plain: `prompt.text` as it stands; chat: the model's chat template around it"},
+      {ASSAY_KEY(prompt.text), any(), "the user's turn; {question} is replaced by the problem's question"},
+      {ASSAY_KEY(prompt.system), any(), "chat only: the system message; empty: the template's own"},
+
+      {ASSAY_KEY(data.train), path(), "JSON lines with \"question\" and \"answer\"; the answer ends in `#### number`"},
+      {ASSAY_KEY(data.test), path(), "the same form; the fixed validation set"},
+
+      {ASSAY_KEY(reward.scorer), one_of({"verl", "robust"}),
+       "verl: bit for bit verl's strict GSM8K scorer; robust: forgives spelling, compares numbers"},
+
+      {ASSAY_KEY(lora.rank), from(1, 1024), "rank of A and B"},
+      {ASSAY_KEY(lora.alpha), above(0), "the adapter's output is multiplied by alpha / rank"},
+      {ASSAY_KEY(lora.targets), one_of(projections), "projections that get an adapter, in every layer"},
+
+      {ASSAY_KEY(quant.format), one_of({"none", "nvfp4", "mxfp4"}), "FP4 format"},
+      {ASSAY_KEY(quant.mode), one_of({"", "te", "torchao_one_level", "floor"}),
+       "arithmetic of the format; nvfp4: te, torchao_one_level; mxfp4: floor; empty: the first of its format"},
+      {ASSAY_KEY(quant.injection_point), one_of({"weight", "activation", "both"}), "what is quantized"},
+      {ASSAY_KEY(quant.apply_during), one_of({"training", "rollout", "both"}), "when it is quantized"},
+      {ASSAY_KEY(quant.hook), one_of({"pre", "post"}), "activations: a module's input (pre) or its output (post)"},
+      {ASSAY_KEY(quant.blocking), one_of({"row", "column"}),
+       "weights: blocks along in_features (row) or along out_features (column)"},
+      {ASSAY_KEY(quant.tensor_scale), one_of({"tensor", "row"}),
+       "activations of nvfp4/te: one fp32 scale per tensor, or one per token"},
+      {ASSAY_KEY(quant.ste), any(), "straight-through estimator behind the activation quantizer"},
+      {ASSAY_KEY(quant.targets), one_of(projections), "projections that are quantized"},
+      {ASSAY_KEY(quant.exclude), modules(), "modules left alone: exact names, or anchored patterns written ^…$"},
+
+      {ASSAY_KEY(rollout.samples_per_prompt), from(1, 4096), "the group size"},
+      {ASSAY_KEY(rollout.temperature), above(0, 100), "sampling temperature of training; evaluation is greedy"},
+      {ASSAY_KEY(rollout.top_k), from(0), "sample among the k likeliest tokens; 0: off"},
+      {ASSAY_KEY(rollout.top_p), above(0, 1), "sample among the likeliest tokens that hold this probability"},
+      {ASSAY_KEY(rollout.max_prompt_length), from(1), "tokens; a longer prompt is an error that names its line"},
+      {ASSAY_KEY(rollout.max_response_length), from(1), "tokens"},
+      {ASSAY_KEY(rollout.batch_size), from(0), "sequences sampled at once; 0: all"},
+
+      {ASSAY_KEY(grpo.train_batch_size), from(1), "prompts per step that are trained on"},
+      {ASSAY_KEY(grpo.gen_batch_size), from(0), "prompts per generation batch; 0: train_batch_size"},
+      {ASSAY_KEY(grpo.mini_batch_size), from(1), "prompts per optimizer update"},
+      {ASSAY_KEY(grpo.micro_batch_size), from(0),
+       "prompts per backward pass; 0: the whole mini-batch; saves memory, never changes the result"},
+      {ASSAY_KEY(grpo.filter_groups), any(), "dynamic sampling: keep only groups whose scores differ"},
+      {ASSAY_KEY(grpo.max_num_gen_batches), from(1),
+       "with filter_groups: generation batches at most; then the step goes on with what there is, and says so"},
+      {ASSAY_KEY(grpo.advantage), one_of({"std", "dr_grpo"}), "std: (r - mean) / (std + 1e-6); dr_grpo: r - mean"},
+      {ASSAY_KEY(grpo.loss_agg),
+       one_of({"token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"}),
+       "how token losses become one number"},
+      {ASSAY_KEY(grpo.clip_ratio_low), from_below(0, 1), "the ratio is clipped below at 1 - this"},
+      {ASSAY_KEY(grpo.clip_ratio_high), from(0), "the ratio is clipped above at 1 + this"},
+      {ASSAY_KEY(grpo.clip_ratio_c), above(1), "dual clip, for negative advantages"},
+      {ASSAY_KEY(grpo.overlong_buffer), from(0),
+       "tokens before max_response_length where the penalty for length starts; 0: no penalty"},
+      {ASSAY_KEY(grpo.overlong_factor), from(0), "the penalty at max_response_length"},
+
+      {ASSAY_KEY(optimizer.lr), above(0, 10), "AdamW's learning rate"},
+      {ASSAY_KEY(optimizer.warmup_steps), from(0), "training steps of linear warm-up"},
+      {ASSAY_KEY(optimizer.weight_decay), from(0, 10), "decoupled weight decay"},
+      {ASSAY_KEY(optimizer.beta1), from_below(0, 1), "decay of the first moment"},
+      {ASSAY_KEY(optimizer.beta2), from_below(0, 1), "decay of the second moment"},
+      {ASSAY_KEY(optimizer.eps), above(0, 1), "added to the root of the second moment"},
+      {ASSAY_KEY(optimizer.grad_clip), from(0), "total gradient norm that is clipped to; 0: off"},
+
+      {ASSAY_KEY(eval.test_freq), from(1), "steps between evaluations; step 0 and the last step always have one"},
+      {ASSAY_KEY(eval.limit), from(0), "first N test problems; 0: all"},
+      {ASSAY_KEY(eval.batch_size), from(0), "sequences at once; 0: all"},
+      {ASSAY_KEY(eval.quant), one_of({"as_training", "none"}), "what the accuracy is measured under"},
+
+      {ASSAY_KEY(train.steps), from(1), "training steps"},
+      {ASSAY_KEY(train.seed), from(0), "of sampling, adapters and the order of the data"},
+      {ASSAY_KEY(train.threads), from(1, 1024), "worker threads; part of what makes a run reproducible"},
+      {ASSAY_KEY(train.device), one_of({"cpu", "cuda"}), "where the run computes"},
+
+      {ASSAY_KEY(trainer.kind), one_of({"embedded", "command"}), "embedded: assay-train; command: any other program"},
+      {ASSAY_KEY(trainer.argv), any(), "command only: the program and its arguments; {run_dir}, {config}, {seed}"},
+
+      {ASSAY_KEY(schedule.time_limit), from(0), "seconds after which a run is ended; 0: never"},
+      {ASSAY_KEY(schedule.stall_timeout), from(0), "seconds without a new metrics line; 0: never"},
+  };
+}
+#undef ASSAY_KEY
+
+struct Missing {
+  std::string_view key;    // a whole key, or a section followed by ".*"
+  std::string_view value;  // JSON text; empty: the key itself is missing
+  std::string_view why;
+};
+
+// Known to the reader, not to the trainer. An entry goes when the thing is built.
+constexpr std::array missing = std::to_array<Missing>({
+    {"grpo.kl_coef", "", "the KL penalty is not implemented yet; the recipe of this series uses none"},
+    {"grpo.kl_type", "", "the KL penalty is not implemented yet; the recipe of this series uses none"},
+    {"grpo.rollout_is", "", "truncated importance sampling is not implemented yet"},
+    {"grpo.tis_cap", "", "truncated importance sampling is not implemented yet"},
+    {"grpo.entropy_coef", "", "an entropy bonus is not implemented yet"},
+    {"lora.dropout", "", "dropout is not implemented yet; adapters train without it"},
+    {"lora.init", "", "adapters start as PEFT's default does: A uniform, B zero; other starts are not implemented yet"},
+    {"quant.rounding", "", "rounding is to nearest even; stochastic rounding is not implemented yet"},
+    {"quant.hadamard", "", "Hadamard rotation is not implemented yet"},
+    {"quant.smooth", "", "smoothing of activations is not implemented yet"},
+    {"quant.kv_cache", "", "quantizing the key/value cache is not implemented yet"},
+    {"quant.non_finite", "", "NaN and Inf always turn a block to NaN in a run; the other policy is not implemented yet"},
+    {"quant.mode", "\"te46\"", "four-over-six is not implemented yet"},
+    {"quant.mode", "\"torchao\"", "torchao's two-level arithmetic is not implemented yet"},
+    {"quant.mode", "\"ct\"", "compressed-tensors' arithmetic is not implemented yet"},
+    {"quant.mode", "\"ct_bf16\"", "compressed-tensors' bf16 arithmetic is not implemented yet"},
+    {"quant.mode", "\"even\"", "this MXFP4 scale is not implemented yet"},
+    {"quant.mode", "\"rceil\"", "this MXFP4 scale is not implemented yet"},
+    {"quant.mode", "\"ceil\"", "this MXFP4 scale is not implemented yet"},
+    {"quant.blocking", "\"2d\"", "two-dimensional weight blocks are not implemented yet"},
+    {"quant.format", "\"fp8\"", "only FP4 formats are implemented"},
+    {"quant.format", "\"int4\"", "only FP4 formats are implemented"},
+    {"model.dtype", "\"bf16\"", "arithmetic outside the quantized products is fp32; bf16 is not implemented yet"},
+    {"model.dtype", "\"fp16\"", "arithmetic outside the quantized products is fp32; fp16 is not implemented yet"},
+    {"noise.*", "", "noise (AQN, RIN) is not implemented yet"},
+    {"checkpoint.*", "", "checkpoints within a run are not implemented yet; the adapter is saved at the end"},
+    {"trainer.ranks", "", "a run is one process; several ranks are not implemented yet"},
+    {"train.ranks", "", "a run is one process; several ranks are not implemented yet"},
+    {"train.epochs", "", "runs are measured in steps; epochs are not implemented yet"},
+    {"optimizer.schedule", "", "after the warm-up the learning rate is constant; schedules are not implemented yet"},
+    {"optimizer.kind", "", "the optimizer is AdamW; others are not implemented yet"},
+});
+
+bool is_utf8(const std::string& text) {
+  try {
+    (void)nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
+std::string quoted(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string number_text(double value) {
+  if (std::isfinite(value) && std::floor(value) == value && std::fabs(value) < 1e15)
+    return std::to_string(static_cast<std::int64_t>(value));
+  return nlohmann::json(value).dump();
+}
+
+std::string list(const Strings& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + quoted(word);
+  return text;
+}
+
+bool in_range(const Rule& rule, double x) {
+  return std::isfinite(x) && (rule.low_open ? x > rule.low : x >= rule.low) &&
+         (rule.high_open ? x < rule.high : x <= rule.high);
+}
+
+std::string range_text(const Rule& rule) {
+  const bool bounded = std::isfinite(rule.high);
+  if (!std::isfinite(rule.low)) return "";
+  if (!bounded) return (rule.low_open ? " above " : " of at least ") + number_text(rule.low);
+  const std::string high = (rule.high_open ? "below " : "") + number_text(rule.high);
+  return rule.low_open ? " above " + number_text(rule.low) + ", at most " + high
+                       : " from " + number_text(rule.low) + " to " + high;
+}
+
+Config& defaults() {
+  static Config config;
+  return config;
+}
+
+Slot default_slot(const Field& field) { return field.slot(defaults()); }
+
+// What is wrong with a value of the right type; empty: nothing.
+std::string breach(const Field& field, const Value& value) {
+  if (const auto* text = std::get_if<std::string>(&value); text && !is_utf8(*text)) return "the text is not UTF-8";
+  if (const auto* texts = std::get_if<Strings>(&value); texts && !std::all_of(texts->begin(), texts->end(), is_utf8))
+    return "the text is not UTF-8";
+  const Rule& rule = field.rule;
+  switch (rule.kind) {
+    case Rule::Kind::any: break;
+    case Rule::Kind::path:
+      if (std::get<std::string>(value).find('\0') != std::string::npos) return "a path cannot hold a NUL character";
+      break;
+    case Rule::Kind::range: {
+      const auto* integer = std::get_if<std::int64_t>(&value);
+      const double x = integer ? static_cast<double>(*integer) : std::get<double>(value);
+      if (!in_range(rule, x)) return "wanted " + field.expected() + ", got " + describe(value);
+      break;
+    }
+    case Rule::Kind::choice: {
+      const auto* one = std::get_if<std::string>(&value);
+      const Strings& words = one ? Strings{*one} : std::get<Strings>(value);
+      if (words.empty()) return "wanted " + field.expected() + ", got an empty list";
+      for (std::size_t i = 0; i < words.size(); ++i) {
+        if (std::find(rule.choices.begin(), rule.choices.end(), words[i]) == rule.choices.end())
+          return "unknown value " + quoted(words[i]) + "; wanted " + field.expected() +
+                 support::did_you_mean(words[i], rule.choices);
+        if (std::find(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(i), words[i]) !=
+            words.begin() + static_cast<std::ptrdiff_t>(i))
+          return quoted(words[i]) + " stands in the list twice";
+      }
+      break;
+    }
+    case Rule::Kind::modules:
+      for (const std::string& entry : std::get<Strings>(value))
+        if (const std::string wrong = ModulePattern::fault(entry); !wrong.empty()) return quoted(entry) + ": " + wrong;
+      break;
+  }
+  return "";
+}
+
+}  // namespace
+
+Value Field::get(const Config& config) const {
+  return std::visit([](const auto* at) -> Value { return *at; }, slot(const_cast<Config&>(config)));
+}
+
+void Field::set(Config& config, const Value& value) const {
+  std::visit([&](auto* at) { *at = std::get<std::decay_t<decltype(*at)>>(value); }, slot(config));
+}
+
+std::string Field::expected() const {
+  const Slot type = default_slot(*this);
+  const bool is_list = std::holds_alternative<Strings*>(type);
+  if (rule.kind == Rule::Kind::choice) {
+    Strings named = rule.choices;
+    std::erase(named, "");
+    if (is_list) return "a list of " + list(named);
+    return (named.size() == 1 ? "" : "one of ") + list(named);
+  }
+  if (rule.kind == Rule::Kind::modules) return "a list of exact module names or patterns written \"^…$\"";
+  if (rule.kind == Rule::Kind::path) return "a path in quotes";
+  if (is_list) return "a list of strings";
+  if (std::holds_alternative<bool*>(type)) return "true or false";
+  if (std::holds_alternative<std::string*>(type)) return "a string in quotes";
+  return (std::holds_alternative<std::int64_t*>(type) ? "an integer" : "a number") + range_text(rule);
+}
+
+const std::vector<Field>& fields() {
+  static const std::vector<Field> table = make_fields();
+  return table;
+}
+
+const Field* find_field(std::string_view key) {
+  for (const Field& field : fields())
+    if (field.key == key) return &field;
+  return nullptr;
+}
+
+Strings field_keys() {
+  Strings keys;
+  for (const Field& field : fields()) keys.emplace_back(field.key);
+  return keys;
+}
+
+Strings section_names() {
+  Strings names;
+  for (const Field& field : fields()) {
+    std::string name(field.key.substr(0, field.key.find('.')));
+    if (names.empty() || names.back() != name) names.push_back(std::move(name));
+  }
+  return names;
+}
+
+std::variant<Value, Refusal> accept(const Field& field, const Value& value) {
+  Value taken = value;
+  const Slot type = default_slot(field);
+  if (std::holds_alternative<double*>(type)) {
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) taken = static_cast<double>(*integer);
+    // One zero: -0.0 would give the same config another hash.
+    if (auto* number = std::get_if<double>(&taken); number && *number == 0) *number = 0;
+  }
+  // An empty list has no element type to be wrong about; the alternatives of Slot and Value are in one order.
+  if (taken.index() != type.index())
+    return Refusal{"wanted " + field.expected() + ", got " + describe(value)};
+  if (const std::string wrong = breach(field, taken); !wrong.empty()) return Refusal{wrong};
+  return taken;
+}
+
+std::string describe(const Value& value) {
+  struct {
+    std::string operator()(bool x) const { return x ? "true" : "false"; }
+    std::string operator()(std::int64_t x) const { return "the integer " + std::to_string(x); }
+    std::string operator()(double x) const {
+      if (std::isnan(x)) return "nan";
+      if (std::isinf(x)) return x > 0 ? "inf" : "-inf";
+      return "the number " + nlohmann::json(x).dump();
+    }
+    std::string operator()(const std::string& x) const { return "the string " + quoted(x); }
+    std::string operator()(const Strings& x) const { return x.empty() ? "an empty list" : "the list [" + list(x) + "]"; }
+  } words;
+  return std::visit(words, value);
+}
+
+std::string as_json(const Value& value) {
+  return std::visit([](const auto& x) {
+    return nlohmann::json(x).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }, value);
+}
+
+std::optional<std::string> not_implemented_key(std::string_view key) {
+  for (const Missing& entry : missing) {
+    if (!entry.value.empty()) continue;
+    const bool whole_section = entry.key.ends_with(".*");
+    const std::string_view section = entry.key.substr(0, entry.key.size() - 2);
+    if (whole_section ? key == section || (key.starts_with(section) && key[section.size()] == '.') : key == entry.key)
+      return "'" + std::string(key) + "' is not implemented: " + std::string(entry.why);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> not_implemented_value(std::string_view key, const Value& value) {
+  const std::string text = as_json(value);
+  for (const Missing& entry : missing)
+    if (entry.key == key && !entry.value.empty() && entry.value == text)
+      return std::string(key) + " = " + text + " is not implemented: " + std::string(entry.why);
+  return std::nullopt;
+}
+
+}  // namespace assay::spec
