@@ -1,7 +1,10 @@
 // The experiment records in SQLite. All SQL of the project is in this folder.
 //
-// One writer (the daemon); any number of readers, who never wait for it (WAL). Every record is first a file in a run's
-// folder (docs/run-folder.md): the registry can be rebuilt from those. Schema: registry/schema/*.sql, one file a version.
+// One writer (the daemon); any number of readers, who never wait for it (WAL). Writers wait for each other, up to a
+// minute. Every record is first a file in a run's folder (docs/run-folder.md): the registry can be rebuilt from those.
+// Schema: registry/schema/*.sql, one file a version; docs/registry.md.
+// One object belongs to one thread at a time and must not be carried across fork(): open another instead.
+// A call that finds the file damaged, full or unwritable throws std::runtime_error "FILE: REASON".
 #pragma once
 
 #include <cstdint>
@@ -75,7 +78,17 @@ struct Progress {                      // of one run, kept current by ingest
 struct MetricPoint {
   std::int64_t step;
   std::string key;
-  double value;
+  double value;                        // NaN and infinities come back as they were; -0.0 comes back as 0.0
+};
+
+struct Attempt {
+  std::int64_t attempt = 0;            // from 1
+  State state;                         // the run's latest state during this attempt
+  double started = 0, ended = 0;       // unix seconds; ended 0: not yet
+};
+
+struct RunFacts {                      // as NewRun had them
+  std::string code_json, environment_json, inputs_json;
 };
 
 struct Outcome {                       // one test problem of one evaluation
@@ -92,7 +105,7 @@ struct Evaluation {
 };
 
 struct Event {
-  std::int64_t run = 0;
+  std::int64_t run = 0;                // 0: of no run
   double time = 0;
   std::int64_t step = -1;
   std::string kind, message, data_json;
@@ -106,14 +119,20 @@ class Registry {
   static Registry open(const std::filesystem::path& file, Access access);
   ~Registry();
   Registry(Registry&&) noexcept;
+  Registry& operator=(Registry&&) noexcept;
+
+  // What `body` writes, in one transaction: one fsync for a whole round of ingest. Rolled back when it throws.
+  // May be nested; the outermost commits.
+  void batch(const std::function<void()>& body);
 
   void put_series(const SeriesRow& series);
   std::optional<SeriesRow> series(const std::string& id) const;
   std::vector<SeriesRow> all_series() const;
 
-  // Gives the run its number, in state queued. `folder` is set by set_folder in the same transaction by the caller:
-  // add_runs calls make_folder(number) for each and rolls all back when one throws, so that no run exists without its
-  // frozen folder.
+  // Gives each run its number, in state queued. make_folder(number, run) makes the run's frozen folder and returns its
+  // path; when it throws, all is rolled back and the exception passes on, so that no run exists without its folder
+  // (folders already made are the caller's to remove). Throws std::invalid_argument when the series has not been put,
+  // an `after` names no run, or two runs get one folder.
   std::vector<std::int64_t> add_runs(const std::vector<NewRun>& runs,
                                      const std::function<std::string(std::int64_t number, const NewRun&)>& make_folder);
   std::optional<RunRow> run(std::int64_t number) const;
@@ -121,20 +140,23 @@ class Registry {
     std::optional<std::string> series, run, batch;
     std::optional<std::int64_t> seed;
     std::vector<StateKind> states;     // empty: any
-    std::int64_t limit = 0;            // newest first when > 0
+    std::int64_t limit = 0;            // > 0: the newest so many, newest first
+    bool texts = true;                 // false: config_json, derived_json and run_json stay empty (cheaper)
   };
   std::vector<RunRow> runs(const RunFilter& filter) const;  // by number
   // Latest batch of a series, or nothing.
   std::optional<std::string> latest_batch(const std::string& series) const;
 
   // One transaction: compare-and-set from `expected`; false when the run is not in that state any more.
-  // starting: increments attempt and writes an attempts row. Final states: set ended.
+  // starting: increments attempt, sets started, writes an attempts row. Final states: set ended. queued or blocked
+  // (a retry): clears started and ended. Throws std::invalid_argument when there is no such run.
   bool transition(std::int64_t number, StateKind expected, const State& next, double now);
 
   // Ingest. Replaying the same rows is harmless.
   void put_metrics(std::int64_t run, const std::vector<MetricPoint>& points, const Progress& progress);
+  // Replaces the one of the same step and quant. Throws std::invalid_argument on an outcome word it does not know.
   void put_evaluation(std::int64_t run, const Evaluation& evaluation);
-  void put_event(const Event& event);
+  void put_event(const Event& event);                     // the same event again changes nothing
   void put_document(std::int64_t run, const std::string& kind, const std::string& json);  // quant-report, doctor, …
   std::optional<std::string> document(std::int64_t run, const std::string& kind) const;
   // How far each file of a run folder has been read: file name -> bytes.
@@ -142,9 +164,15 @@ class Registry {
   void set_ingested_bytes(std::int64_t run, const std::string& file, std::int64_t bytes);
 
   Progress progress(std::int64_t run) const;
+  // By step, then key.
   std::vector<MetricPoint> metrics(std::int64_t run, const std::optional<std::string>& key = {}) const;
   std::vector<Evaluation> evaluations(std::int64_t run, bool with_outcomes) const;
-  std::vector<Event> events(std::int64_t run) const;
+  std::vector<Event> events(std::int64_t run) const;      // by time; run 0: those of no run
+  std::vector<Attempt> attempts(std::int64_t run) const;
+  std::optional<RunFacts> facts(std::int64_t run) const;
+
+  // Looks through the whole file: what SQLite's integrity check and the foreign keys complain of; empty: nothing.
+  std::vector<std::string> problems() const;
 
  private:
   struct Impl;
