@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# A Python environment with other people's implementations, for `make parity` and `make smollm2`: .deps/parity of this
+# checkout. assay itself never needs it. Repeatable: a stamp holds the hash of tools/parity-requirements.txt, and an
+# interrupted run is simply run again (pip keeps what it has).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf 'parity-setup: %s\n' "$*"; }
+
+folder=$PWD/.deps/parity
+stamp=$folder/.requirements.sha256
+want=$(sha256sum tools/parity-requirements.txt | cut -d' ' -f1)
+if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
+  say "ready ($folder)"
+  exit 0
+fi
+
+if [ ! -x "$folder/bin/python" ]; then
+  python=${PYTHON:-python3}
+  if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    say "$python is not a Python 3.10 or newer with venv; as root, type: apt-get install python3-venv (or name another Python: PYTHON=… $0)" >&2
+    exit 1
+  fi
+  say "making a virtual environment in $folder with $("$python" --version)"
+  mkdir -p "$folder"
+  "$python" -m venv "$folder"
+fi
+say "installing tools/parity-requirements.txt (some GB; a minute on a fast line)"
+log=$folder/install.log
+if ! "$folder/bin/python" -m pip install --disable-pip-version-check -r tools/parity-requirements.txt >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  say "pip failed (all of it: $log); run this again when the cause is gone" >&2
+  exit 1
+fi
+echo "$want" > "$stamp.part"
+mv "$stamp.part" "$stamp"
+say "ready ($folder)"
