@@ -24,6 +24,7 @@ struct RunSpec {
   std::string hypothesis;
   std::string change;           // the one change against the baseline, in words; made from `changed` when not given
   std::string baseline;         // run id in this series or in the one it is based on; empty: none
+  std::string baseline_series;  // id of the series that run stands in; empty: no baseline
   std::map<std::string, std::string> changed;  // key -> "old -> new" against the baseline's config, as JSON text
   Published published;
   std::string verdict, conclusion;             // as written in the file, if they were
@@ -37,6 +38,11 @@ struct Cause {                  // a cause to rule out by one pair of runs
   std::string note;
 };
 
+struct SourceFile {             // a file as it was when it was read
+  std::filesystem::path path;
+  std::string text;
+};
+
 struct Series {
   std::string id;
   std::string title, goal, notes;
@@ -47,6 +53,7 @@ struct Series {
   std::vector<RunSpec> runs;    // in file order
   std::filesystem::path file;   // the file read
   std::string source;           // its text
+  std::vector<SourceFile> bases;  // the files of the series it is based on, directly or not, each once
 };
 
 struct Diagnostic {
@@ -66,7 +73,9 @@ struct Override {
 // Reads and resolves a series. Result: the series, or either the one syntax error TOML stops at or all semantic errors.
 // `file` may be a series file, or a file of a single run that names its base (docs/series.md).
 // Series named inside the file are looked up by resolve_series().
-std::variant<Series, Diagnostics> read_series(const std::filesystem::path& file, const std::vector<Override>& overrides = {});
+// Diagnostics come in the order of the file, those of other files after it, those of overrides last.
+std::variant<Series, Diagnostics> read_series(const std::filesystem::path& file,
+                                              const std::vector<Override>& overrides = {});
 
 // Finds a series by what the user typed: a path to a .toml file, or an id looked up as DIR/ID/ID.toml and DIR/ID.toml
 // in ./experiments, in each folder of $ASSAY_EXPERIMENTS (colon-separated) and in the folder this build came from.
@@ -77,7 +86,7 @@ std::variant<std::filesystem::path, Diagnostic> resolve_series(const std::string
 std::vector<std::string> list_series();
 
 // One sentence that says what is missing to run this on this machine and how to get it; empty: nothing is.
-// Looks at the model folder, the data files and the device.
+// Looks at the model folder, the data files and the device; for trainer.kind "command", at the program.
 std::string missing_to_run(const Config& config, const Derived& derived);
 
 }  // namespace assay::spec

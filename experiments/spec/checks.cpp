@@ -1,0 +1,122 @@
+#include "experiments/spec/checks.h"
+
+#include <initializer_list>
+#include <stdexcept>
+
+#include "experiments/spec/canonical.h"
+#include "experiments/spec/modules.h"
+
+namespace assay::spec {
+
+namespace {
+
+class Checker {
+ public:
+  Checker(const Settled& settled, const Mark& run, std::int64_t layers, Diagnostics& wrong)
+      : settled_(settled), c_(settled.config), run_(run), layers_(layers), wrong_(wrong) {}
+
+  void all() {
+    inputs();
+    prompt();
+    quantizer();
+    batches();
+  }
+
+ private:
+  // Nothing is said about keys whose own value was refused: that was reported, and the rest would be a guess.
+  void refuse_if(bool bad, std::initializer_list<std::string_view> keys, const std::string& message) {
+    if (!bad) return;
+    const Mark* last = nullptr;
+    for (const std::string_view key : keys) {
+      if (settled_.unknown.contains(key)) return;
+      const auto mark = settled_.marks.find(key);
+      if (mark != settled_.marks.end() && (!last || mark->second.layer > last->layer)) last = &mark->second;
+    }
+    wrong_.push_back(at(last ? *last : run_, message));
+  }
+
+  void inputs() {
+    if (c_.trainer.kind == "command") {
+      refuse_if(c_.trainer.argv.empty(), {"trainer.kind", "trainer.argv"},
+                "trainer.kind = \"command\" needs trainer.argv, the program and its arguments");
+      return;
+    }
+    refuse_if(!c_.trainer.argv.empty(), {"trainer.argv", "trainer.kind"},
+              "trainer.argv belongs to trainer.kind = \"command\"");
+    refuse_if(c_.model.path.empty(), {"model.path"}, "model.path is missing: the Hugging Face folder of the model");
+    refuse_if(c_.data.train.empty(), {"data.train"}, "data.train is missing: a file of JSON lines to train on");
+    refuse_if(c_.data.test.empty(), {"data.test"}, "data.test is missing: a file of JSON lines to evaluate on");
+  }
+
+  void prompt() {
+    refuse_if(c_.prompt.text.find("{question}") == std::string::npos, {"prompt.text"},
+              "prompt.text has no {question}: every problem would get the same prompt");
+    refuse_if(c_.prompt.style == "plain" && !c_.prompt.system.empty(), {"prompt.system", "prompt.style"},
+              "prompt.system belongs to prompt.style = \"chat\"");
+  }
+
+  void quantizer() {
+    const QuantConfig& q = c_.quant;
+    if (q.format == "none") return;
+    const bool nvfp4 = q.format == "nvfp4";
+    const std::string mode = q.mode.empty() ? default_mode(q.format) : q.mode;
+    const bool fits = nvfp4 ? mode == "te" || mode == "torchao_one_level" : mode == "floor";
+    refuse_if(!fits, {"quant.mode", "quant.format"},
+              "quant.mode = \"" + mode + "\" is no mode of " + q.format + "; wanted " +
+                  (nvfp4 ? "\"te\" or \"torchao_one_level\"" : "\"floor\""));
+    refuse_if(fits && q.tensor_scale == "row" && mode != "te", {"quant.tensor_scale", "quant.mode", "quant.format"},
+              "quant.tensor_scale = \"row\" belongs to nvfp4/te; " + q.format + "/" + mode + " has no tensor scale");
+    if (layers_ < 0 || settled_.unknown.contains("quant.exclude") || settled_.unknown.contains("lora.targets")) return;
+    try {
+      for (const std::string& entry : idle_exclusions(q, c_.lora, layers_))
+        refuse_if(true, {"quant.exclude"},
+                  "quant.exclude: \"" + entry + "\" matches no module of this model; modules are named like " +
+                      module_name(0, "q_proj") + " and " + module_name(layers_ - 1, "down_proj") + ".base_layer");
+      refuse_if(quantized_modules(q, c_.lora, layers_).empty(), {"quant.exclude", "quant.targets", "quant.format"},
+                "nothing is quantized: quant.exclude leaves no module of quant.targets");
+    } catch (const std::runtime_error& slow_pattern) {
+      refuse_if(true, {"quant.exclude"}, slow_pattern.what());
+    }
+  }
+
+  void batches() {
+    const GrpoConfig& g = c_.grpo;
+    const auto text = [](std::int64_t n) { return std::to_string(n); };
+    refuse_if(g.mini_batch_size > g.train_batch_size, {"grpo.mini_batch_size", "grpo.train_batch_size"},
+              "grpo.mini_batch_size (" + text(g.mini_batch_size) + ") is larger than grpo.train_batch_size (" +
+                  text(g.train_batch_size) + ")");
+    refuse_if(g.micro_batch_size > g.mini_batch_size, {"grpo.micro_batch_size", "grpo.mini_batch_size"},
+              "grpo.micro_batch_size (" + text(g.micro_batch_size) + ") is larger than grpo.mini_batch_size (" +
+                  text(g.mini_batch_size) + ")");
+    const bool other_batch = g.gen_batch_size != 0 && g.gen_batch_size != g.train_batch_size;
+    refuse_if(other_batch && !g.filter_groups, {"grpo.gen_batch_size", "grpo.filter_groups"},
+              "grpo.gen_batch_size (" + text(g.gen_batch_size) +
+                  ") is drawn for grpo.filter_groups = true, which is off; leave it out, or filter");
+    const std::int64_t drawn = g.gen_batch_size ? g.gen_batch_size : g.train_batch_size;
+    refuse_if(g.filter_groups && drawn < (g.train_batch_size + g.max_num_gen_batches - 1) / g.max_num_gen_batches,
+              {"grpo.gen_batch_size", "grpo.max_num_gen_batches", "grpo.train_batch_size", "grpo.filter_groups"},
+              text(g.max_num_gen_batches) + " generation batches of " + text(drawn) +
+                  " prompts can never fill grpo.train_batch_size (" + text(g.train_batch_size) + ")");
+    refuse_if(g.filter_groups && c_.rollout.samples_per_prompt == 1,
+              {"grpo.filter_groups", "rollout.samples_per_prompt"},
+              "grpo.filter_groups keeps groups whose scores differ, and a group of one sample has one score");
+    refuse_if(g.overlong_buffer > c_.rollout.max_response_length,
+              {"grpo.overlong_buffer", "rollout.max_response_length"},
+              "grpo.overlong_buffer (" + text(g.overlong_buffer) + ") is longer than rollout.max_response_length (" +
+                  text(c_.rollout.max_response_length) + ")");
+  }
+
+  const Settled& settled_;
+  const Config& c_;
+  const Mark& run_;
+  std::int64_t layers_;
+  Diagnostics& wrong_;
+};
+
+}  // namespace
+
+void check_config(const Settled& settled, const Mark& run, std::int64_t layers, Diagnostics& wrong) {
+  Checker(settled, run, layers, wrong).all();
+}
+
+}  // namespace assay::spec

@@ -1,0 +1,55 @@
+#include "experiments/spec/derived.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
+
+#include "experiments/spec/modules.h"
+#include "support/files.h"
+
+namespace assay::spec {
+
+namespace fs = std::filesystem;
+
+namespace {
+constexpr std::int64_t most_layers = 4096;  // more is a damaged file, not a model
+}
+
+ModelFacts read_model_facts(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) return {-1, "there is no folder " + folder.string()};
+  const fs::path file = folder / "config.json";
+  if (!fs::is_regular_file(file, error))
+    return {-1, folder.string() + " is no Hugging Face model folder: it has no config.json"};
+  try {
+    const auto json = nlohmann::json::parse(support::read_file(file), nullptr, false);
+    if (!json.is_object()) return {-1, file.string() + " is not JSON"};
+    const auto layers = json.find("num_hidden_layers");
+    if (layers == json.end() || !layers->is_number_integer() || *layers < 1 || *layers > most_layers)
+      return {-1, file.string() + " has no sensible num_hidden_layers"};
+    return {layers->get<std::int64_t>(), ""};
+  } catch (const std::runtime_error& failure) {
+    return {-1, failure.what()};
+  }
+}
+
+Derived derive(const Config& config, const std::string& model_path, const std::string& train_path,
+               const std::string& test_path, std::int64_t layers) {
+  Derived derived;
+  derived.model_path = model_path;
+  derived.train_path = train_path;
+  derived.test_path = test_path;
+  derived.updates_per_step =
+      (config.grpo.train_batch_size + config.grpo.mini_batch_size - 1) / config.grpo.mini_batch_size;
+  derived.layers = layers;
+  if (layers < 0) return derived;
+  std::set<std::string> projections;
+  const auto modules = quantized_modules(config.quant, config.lora, layers);
+  for (const QuantizedModule& module : modules) projections.insert(module.projection);
+  derived.quantized_modules = static_cast<std::int64_t>(modules.size());
+  derived.quantized_projections = static_cast<std::int64_t>(projections.size());
+  derived.adapter_tensors = 2 * layers * static_cast<std::int64_t>(config.lora.targets.size());
+  return derived;
+}
+
+}  // namespace assay::spec
