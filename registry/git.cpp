@@ -1,0 +1,172 @@
+#include "registry/git.h"
+
+#include <git2.h>
+
+#include <array>
+#include <memory>
+#include <stdexcept>
+#include <string_view>
+
+namespace assay::registry {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <auto Free>
+struct Freed {
+  template <typename T>
+  void operator()(T* pointer) const {
+    Free(pointer);
+  }
+};
+using Repository = std::unique_ptr<git_repository, Freed<git_repository_free>>;
+using Reference = std::unique_ptr<git_reference, Freed<git_reference_free>>;
+using Object = std::unique_ptr<git_object, Freed<git_object_free>>;
+using StatusList = std::unique_ptr<git_status_list, Freed<git_status_list_free>>;
+using Diff = std::unique_ptr<git_diff, Freed<git_diff_free>>;
+
+// libgit2 wants to be started once a process.
+void start() {
+  struct Library {
+    Library() {
+      git_libgit2_init();
+      // A checkout owned by another user (a container's root, a shared folder) may be described: libgit2 runs no
+      // program that the repository's configuration names, which is what the check guards the git program against.
+      git_libgit2_opts(GIT_OPT_SET_OWNER_VALIDATION, 0);
+    }
+    ~Library() { git_libgit2_shutdown(); }
+  };
+  static const Library library;
+}
+
+[[noreturn]] void fail(const std::string& where) {
+  const git_error* error = git_error_last();
+  throw std::runtime_error(where + ": the git repository cannot be read: " +
+                           (error && error->message ? error->message : "unknown error"));
+}
+
+Repository open(const fs::path& where) {
+  start();
+  std::error_code ignored;
+  fs::path folder = fs::absolute(where, ignored);
+  while (!fs::exists(folder, ignored) && folder.has_relative_path()) folder = folder.parent_path();
+  git_repository* repository = nullptr;
+  const int result = git_repository_open_ext(&repository, folder.c_str(), 0, nullptr);
+  if (result == GIT_ENOTFOUND) return nullptr;
+  if (result != 0) fail(folder.string());
+  return Repository(repository);
+}
+
+std::string root_of(git_repository* repository) {
+  const char* folder = git_repository_workdir(repository);
+  std::string root = folder ? folder : git_repository_path(repository);
+  while (root.size() > 1 && root.back() == '/') root.pop_back();
+  return root;
+}
+
+std::string commit_of(git_repository* repository) {
+  git_oid oid;
+  const int result = git_reference_name_to_id(&oid, repository, "HEAD");
+  if (result == GIT_ENOTFOUND || result == GIT_EUNBORNBRANCH) return {};
+  if (result != 0) fail(root_of(repository));
+  std::array<char, GIT_OID_HEXSZ + 1> text{};
+  git_oid_tostr(text.data(), text.size(), &oid);
+  return text.data();
+}
+
+std::string branch_of(git_repository* repository) {
+  if (git_repository_head_detached(repository) == 1) return {};
+  git_reference* head = nullptr;  // HEAD itself, which names its branch also when that has no commit
+  if (git_reference_lookup(&head, repository, "HEAD") != 0) fail(root_of(repository));
+  const Reference owner(head);
+  const char* target = git_reference_symbolic_target(head);
+  std::string name = target ? target : "";
+  constexpr std::string_view kHeads = "refs/heads/";
+  return name.starts_with(kHeads) ? name.substr(kHeads.size()) : name;
+}
+
+// Somebody may be saving files while they are read: libgit2 then fails, and the next look succeeds.
+template <typename Look>
+auto patiently(const std::string& root, Look look) {
+  constexpr int kTries = 3;
+  for (int i = 0; i < kTries; ++i)
+    if (auto* found = look()) return found;
+  fail(root);
+}
+
+}  // namespace
+
+std::optional<GitState> repository_state(const fs::path& where) {
+  const Repository repository = open(where);
+  if (!repository) return std::nullopt;
+  GitState state;
+  state.root = root_of(repository.get());
+  state.commit = commit_of(repository.get());
+  state.branch = branch_of(repository.get());
+  state.bare = git_repository_is_bare(repository.get()) == 1;
+  if (state.bare) return state;
+
+  git_status_options options = GIT_STATUS_OPTIONS_INIT;
+  options.show = GIT_STATUS_SHOW_INDEX_AND_WORKDIR;
+  options.flags = GIT_STATUS_OPT_INCLUDE_UNTRACKED | GIT_STATUS_OPT_RECURSE_UNTRACKED_DIRS;
+  const StatusList list(patiently(state.root, [&] {
+    git_status_list* found = nullptr;
+    return git_status_list_new(&found, repository.get(), &options) == 0 ? found : nullptr;
+  }));
+  const std::size_t count = git_status_list_entrycount(list.get());
+  state.dirty = count > 0;
+  for (std::size_t i = 0; i < count; ++i)
+    if (git_status_byindex(list.get(), i)->status & GIT_STATUS_WT_NEW) ++state.untracked;
+  return state;
+}
+
+std::string repository_diff(const fs::path& where, std::size_t limit) {
+  const Repository repository = open(where);
+  if (!repository || git_repository_is_bare(repository.get()) == 1) return {};
+  const std::string root = root_of(repository.get());
+  Object tree;
+  if (!commit_of(repository.get()).empty()) {
+    git_object* found = nullptr;
+    if (git_revparse_single(&found, repository.get(), "HEAD^{tree}") != 0) fail(root);
+    tree.reset(found);
+  }
+  git_diff_options options = GIT_DIFF_OPTIONS_INIT;
+  options.flags = GIT_DIFF_INCLUDE_UNTRACKED | GIT_DIFF_RECURSE_UNTRACKED_DIRS | GIT_DIFF_SHOW_UNTRACKED_CONTENT;
+  options.max_size = kDiffFileLimit;
+  const Diff diff(patiently(root, [&] {
+    git_diff* found = nullptr;
+    const int result = git_diff_tree_to_workdir_with_index(&found, repository.get(),
+                                                           reinterpret_cast<git_tree*>(tree.get()), &options);
+    return result == 0 ? found : nullptr;
+  }));
+
+  struct Text {
+    std::string text;
+    std::size_t limit;
+    bool cut = false;
+  } out{{}, limit, false};
+  const auto add_line = [](const git_diff_delta*, const git_diff_hunk*, const git_diff_line* line, void* payload) -> int {
+    auto& to = *static_cast<Text*>(payload);
+    const bool marked = line->origin == GIT_DIFF_LINE_CONTEXT || line->origin == GIT_DIFF_LINE_ADDITION ||
+                        line->origin == GIT_DIFF_LINE_DELETION;
+    if (to.text.size() + line->content_len + 1 > to.limit) {
+      to.cut = true;
+      return GIT_EUSER;
+    }
+    if (marked) to.text += line->origin;
+    to.text.append(line->content, line->content_len);
+    return 0;
+  };
+  const int result = git_diff_print(diff.get(), GIT_DIFF_FORMAT_PATCH, add_line, &out);
+  if (result != 0 && !out.cut) fail(root);
+  if (out.cut) out.text += "\n# assay: cut here; the whole diff is longer than " + std::to_string(limit) + " bytes\n";
+  return std::move(out.text);
+}
+
+std::string libgit2_version() {
+  int major = 0, minor = 0, revision = 0;
+  git_libgit2_version(&major, &minor, &revision);
+  return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(revision);
+}
+
+}  // namespace assay::registry
