@@ -1,0 +1,104 @@
+// The fast paths against the scalar oracle, bit for bit, on random and on nasty data.
+#include "catch.h"
+#include "data.h"
+
+using namespace assay::quant;
+using namespace assay::quant::test;
+
+namespace {
+
+struct Shape {
+  std::int64_t rows, cols;
+};
+// Whole and partial blocks of both formats, more and fewer than a batch of 64 blocks or columns, and nothing at all.
+constexpr Shape shapes[] = {{1, 1},   {1, 15},  {1, 16},  {1, 17},   {3, 31},  {2, 32},   {5, 33},  {7, 96},
+                            {16, 64}, {17, 65}, {33, 240}, {64, 63}, {3, 1040}, {2, 2079}, {40, 1}, {0, 8}, {8, 0}};
+
+void compare(const Spec& spec, const std::vector<float>& x, std::int64_t rows, std::int64_t cols) {
+  for (int axis : {1, 0}) {
+    if (axis == 0 && spec.scope == Scope::row) continue;
+    std::vector<float> expected(x.size());
+    ErrorStats expected_stats;
+    fake_quantize_reference(spec, x.data(), expected.data(), rows, cols, axis, &expected_stats);
+    for (Path path : available_paths()) {
+      CAPTURE(rows, cols, axis, std::string(name(path)));
+      CHECK(same_bits(run(spec, x, rows, cols, axis, path), expected));
+      std::vector<float> in_place = x;
+      ErrorStats stats;
+      fake_quantize_piece(spec, finite_max(x.data(), rows * cols), in_place.data(), in_place.data(), rows, cols, axis,
+                          &stats, path);
+      CHECK(same_bits(in_place, expected));
+      CHECK(stats.saturated == expected_stats.saturated);
+      CHECK(stats.sum_err2 == expected_stats.sum_err2);
+      CHECK(stats.count == expected_stats.count);
+      CHECK(stats.dead == expected_stats.dead);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("all paths give the oracle's bits: normal, any finite bits, nasty") {
+  for (const Named& named : all_specs()) {
+    CAPTURE(named.name);
+    std::uint32_t seed = 1;
+    for (const Shape& shape : shapes) {
+      const std::int64_t n = shape.rows * shape.cols;
+      compare(named.spec, normal(n, ++seed), shape.rows, shape.cols);
+      compare(named.spec, any_bits(n, ++seed), shape.rows, shape.cols);
+      compare(named.spec, nasty(n, ++seed), shape.rows, shape.cols);
+    }
+    compare(named.spec, nasty(300 * 512, 77), 300, 512);
+  }
+}
+
+TEST_CASE("all paths give the oracle's bits with NaN and Inf, under both policies") {
+  for (Named named : all_specs()) {
+    for (NonFinite policy : {NonFinite::propagate, NonFinite::hw_saturate}) {
+      named.spec.non_finite = policy;
+      CAPTURE(named.name, int(policy));
+      compare(named.spec, any_bits(64 * 100, 5, true), 64, 100);
+      auto few = normal(64 * 1040, 6);
+      few[70] = few[5000] = std::numeric_limits<float>::quiet_NaN();
+      few[33000] = -std::numeric_limits<float>::infinity();
+      compare(named.spec, few, 64, 1040);
+    }
+  }
+}
+
+TEST_CASE("pieces of a tensor give the bits of the whole") {
+  const auto x = nasty(96 * 70, 9);
+  for (const Named& named : all_specs()) {
+    for (int axis : {1, 0}) {
+      if (axis == 0 && named.spec.scope == Scope::row) continue;
+      const auto whole = run(named.spec, x, 96, 70, axis);
+      std::vector<float> pieces(x.size());
+      const float tensor_max = finite_max(x.data(), 96 * 70);
+      for (std::int64_t r = 0; r < 96; r += 32) {
+        fake_quantize_piece(named.spec, tensor_max, x.data() + r * 70, pieces.data() + r * 70, 32, 70, axis);
+      }
+      CAPTURE(named.name, axis);
+      CHECK(same_bits(pieces, whole));
+    }
+  }
+}
+
+TEST_CASE("finite_max looks at finite values only") {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> x(1000, 0.5f);
+  x[700] = -3.25f;
+  CHECK(finite_max(x.data(), 1000) == 3.25f);
+  x[1] = inf;
+  x[2] = nan;
+  x[999] = -nan;
+  CHECK(finite_max(x.data(), 1000) == 3.25f);
+  const float none[] = {nan, -inf};
+  CHECK(finite_max(none, 2) == 0);
+  CHECK(finite_max(none, 0) == 0);
+}
+
+TEST_CASE("path names") {
+  for (Path path : {Path::reference, Path::generic, Path::avx2}) CHECK(parse_path(name(path)) == path);
+  CHECK_FALSE(parse_path("sse"));
+  CHECK(available(best_path()));
+}
