@@ -124,37 +124,43 @@ def nudge(rng, x):
     return np.where(step == 0, x, np.where(step > 0, np.nextafter(x, F(np.inf)), np.nextafter(x, F(-np.inf))))
 
 
+def nudge_some(rng, x, share):
+    return np.where(rng.random(x.shape) < share, nudge(rng, x), x).astype(np.float32)
+
+
 def ties(rng, mode, shape):
-    """Values that fall on, or one step beside, the midpoints of E2M1 once a block is scaled; for NVFP4 the block
-    maximum itself falls on, or beside, a midpoint of E4M3."""
-    mid = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32)
+    """Blocks along rows whose elements, once scaled, fall on or one step beside the midpoints of E2M1, and for NVFP4
+    whose maximum falls on or beside a midpoint of E4M3: where one bracketing of a formula rounds up another rounds down.
+
+    For te the tensor's maximum is 21 p 2^k with p odd. Then 2688/A is inexact, and yet the midpoints of both grids
+    (448 am / A and 2688 x / (s A)) are exact float32 numbers.
+    """
     block = 32 if mode == "floor" else 16
-    blocks = rng.choice(mid, (int(np.prod(shape)) // block, block)) * rng.choice(np.array([-1, 1], np.float32),
-                                                                                (int(np.prod(shape)) // block, block))
-    n = blocks.shape[0]
-    with np.errstate(all="ignore"):
-        if mode == "floor":
-            scale = np.exp2(rng.integers(-20, 20, (n, 1))).astype(np.float32)
-            blocks[:, 0] = rng.choice(np.array([4, 5, 6, 7, 7.5], np.float32), n)
-            x = nudge(rng, blocks * scale)
-        else:
-            grid = np.arange(8, 0x7e, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
-            scale_mid = (grid[:-1] + grid[1:]) / F(2)
-            if mode == "te":
-                a = F(2688) / F(2.0 ** rng.integers(-4, 12))
-                to_am, s_enc = a / F(2688) * F(6), F(2688) / a
-            else:
-                a, to_am, s_enc = F(2688), F(6), F(1)
-            am = nudge(rng, (rng.choice(scale_mid, (n, 1)) * to_am).astype(np.float32))
-            s = e4m3(am * (s_enc * SIXTH)) if mode == "te" else e4m3(am / F(6))
-            x = nudge(rng, (blocks * (s / s_enc)).astype(np.float32))
-            x = np.clip(x, -am, am)
-            x[:, :1] = am
-            x[0, 0] = a
-    return x.astype(np.float32).reshape(shape)
+    n = int(np.prod(shape)) // block
+    mid = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0])
+    y = rng.choice(mid, (n, block)) * rng.choice([-1.0, 1.0], (n, block))
+    if mode == "floor":
+        y[:, 0] = rng.choice([4, 5, 6, 7, 7.5], n)
+        return nudge(rng, (y * np.exp2(rng.integers(-20, 20, (n, 1)))).astype(np.float32)).reshape(shape)
+    grid = np.arange(8, 0x7F, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+    scale_mid = rng.choice((grid[:-1] + grid[1:]) / 2, (n, 1))
+    if mode == "te":
+        a = 21.0 * (2 * int(rng.integers(1, 2**13)) + 1) * 2.0 ** int(rng.integers(-20, 20))
+        unit = a / 2688
+    else:
+        a, unit = 2688.0, 1.0
+    am = nudge_some(rng, (6 * scale_mid * unit).astype(np.float32), 0.5)
+    s = e4m3((am.astype(np.float64) / (6 * unit)).astype(np.float32)).astype(np.float64)
+    x = nudge_some(rng, (y * s * unit).astype(np.float32), 0.5)
+    x = np.clip(x, -am, am)
+    x[:, :1] = am
+    x[0, 0] = a
+    return x.reshape(shape)
 
 
-def make(kind, mode, shape, seed):
+def make(kind, mode, shape, seed, axis=1):
+    if axis == 0:
+        return np.ascontiguousarray(make(kind, mode, shape[::-1], seed).T)
     rng = np.random.default_rng(seed)
     normal = lambda sigma=1.0: (rng.standard_normal(shape) * sigma).astype(np.float32)
     if kind == "normal":
