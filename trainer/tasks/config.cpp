@@ -12,7 +12,7 @@
 #include "support/files.h"
 #include "support/suggest.h"
 
-namespace assay::train {
+namespace assay::train::tasks {
 namespace {
 
 std::string shown(double value) {
@@ -203,6 +203,7 @@ TaskConfig TaskConfig::read(const std::filesystem::path& file) {
   t.seed = static_cast<std::uint64_t>(training.integer("seed", 0));
   t.steps = training.integer("steps", 1, kMost);
   t.batch = training.integer("batch", 1, 1 << 20);
+  t.bucket = training.integer("bucket", 1, 1 << 10);
   t.lr = training.number("lr", 0, 1);
   t.warmup = training.integer("warmup", 0, kMost);
   t.final_lr = training.number("final_lr", 0, 1);
@@ -220,4 +221,4 @@ TaskConfig TaskConfig::read(const std::filesystem::path& file) {
   return config;
 }
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

@@ -8,7 +8,7 @@
 
 #include "trainer/tasks/documents.h"
 
-namespace assay::train {
+namespace assay::train::tasks {
 
 struct ProblemsConfig {
   std::uint64_t seed = 0;
@@ -23,7 +23,7 @@ struct BaseModelConfig {             // Qwen2 with tied embeddings
 
 struct PretrainingConfig {           // AdamW, linear warm-up, cosine to lr * final_lr
   std::uint64_t seed = 0;
-  std::int64_t steps = 0, batch = 0, warmup = 0, threads = 0;
+  std::int64_t steps = 0, batch = 0, bucket = 0, warmup = 0, threads = 0;
   double lr = 0, final_lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0, grad_clip = 0;
   double prompt_weight = 0;
 };
@@ -41,4 +41,4 @@ struct TaskConfig {
   static TaskConfig read(const std::filesystem::path& file);
 };
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

@@ -3,7 +3,7 @@
 #include <array>
 #include <cassert>
 
-namespace assay::train {
+namespace assay::train::tasks {
 
 Document draw_document(const Mixture& mixture, std::uint64_t seed, std::uint64_t index,
                        const std::unordered_set<std::string>& excluded) {
@@ -36,4 +36,4 @@ Document draw_document(const Mixture& mixture, std::uint64_t seed, std::uint64_t
   return document;
 }
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

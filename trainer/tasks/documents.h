@@ -17,7 +17,7 @@
 
 #include "trainer/tasks/problems.h"
 
-namespace assay::train {
+namespace assay::train::tasks {
 
 enum class Form : std::uint8_t { wanted, plain, bare, wrong };
 
@@ -37,4 +37,4 @@ struct Mixture {
 Document draw_document(const Mixture& mixture, std::uint64_t seed, std::uint64_t index,
                        const std::unordered_set<std::string>& excluded);
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <unordered_set>
 
-namespace assay::train {
+namespace assay::train::tasks {
 namespace {
 
 using Numbers = std::array<std::int64_t, 3>;  // a, b, c of the template
@@ -202,4 +202,4 @@ std::string problems_jsonl(const std::vector<Problem>& problems) {
   return lines;
 }
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

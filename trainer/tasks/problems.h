@@ -12,7 +12,7 @@
 
 #include "trainer/tasks/random.h"
 
-namespace assay::train {
+namespace assay::train::tasks {
 
 struct Problem {
   std::string question;
@@ -44,4 +44,4 @@ ProblemSets draw_problem_sets(const std::vector<std::string>& topics, std::uint6
 // GSM8K's JSON lines: {"question": …, "answer": …}, in order, UTF-8, one line a problem.
 std::string problems_jsonl(const std::vector<Problem>& problems);
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

@@ -10,10 +10,10 @@
 #include <cassert>
 #include <cstdint>
 
-namespace assay::train {
+namespace assay::train::tasks {
 
 // What a stream is for. The numbers are part of the data's definition: never change or reuse them.
-enum class Purpose : std::uint64_t { train_problem = 1, test_problem = 2, document = 3 };
+enum class Purpose : std::uint64_t { train_problem = 1, test_problem = 2, document = 3, batch_order = 4 };
 
 class CounterRandom {
  public:
@@ -44,4 +44,4 @@ class CounterRandom {
   std::uint64_t counter_ = 0;
 };
 
-}  // namespace assay::train
+}  // namespace assay::train::tasks

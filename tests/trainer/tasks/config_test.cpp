@@ -3,7 +3,7 @@
 #include "support/files.h"
 #include "tests/catch.h"
 
-using namespace assay::train;
+using namespace assay::train::tasks;
 
 namespace {
 

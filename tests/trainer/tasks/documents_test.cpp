@@ -5,7 +5,7 @@
 
 #include "tests/catch.h"
 
-using namespace assay::train;
+using namespace assay::train::tasks;
 
 TEST_CASE("documents follow the mixture") {
   const Mixture mixture{{"apples", "rings"}, {0.6, 0.02}, 0.45, 0.30};

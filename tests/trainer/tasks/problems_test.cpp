@@ -9,7 +9,7 @@
 #include "tests/catch.h"
 #include "trainer/tasks/config.h"
 
-using namespace assay::train;
+using namespace assay::train::tasks;
 
 namespace {
 const std::vector<std::string> kTopics = {"apples", "books", "coins"};
