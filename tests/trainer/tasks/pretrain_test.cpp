@@ -1,8 +1,6 @@
 #include "trainer/tasks/pretrain.h"
 
-#include <ATen/ATen.h>
-
-#include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "support/files.h"
