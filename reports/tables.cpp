@@ -142,9 +142,7 @@ std::vector<TableColumn> columns_of(const Shape& shape, const CompareOptions& op
                      "`gradient`: adapter tensors with a gradient other than zero in the last training step, of all", true});
   columns.push_back({{"published", true},
                      [](const auto& row) { return published_cell(row.run); },
-                     "`published`: accuracy in % as published for the original of this run, first → last; another model "
-                     "and other problems, so compare the pattern, not the figures",
-                     true});
+                     "`published`: accuracy in % as somebody else reported it for the original of this run, first → last", true});
   columns.push_back({{"status", false}, [](const auto& row) { return row.verdict.word; },
                      "`status`: " + status_rule(options), false});
   return columns;
