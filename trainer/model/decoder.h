@@ -5,7 +5,8 @@
 //
 // A prompt is computed once for all of its samples: prefill() gives its keys and values, and both sampling and the
 // training forward run response rows against them. The two use the same layers, so what differs between the
-// sampler's and the trainer's log-probs is float summation and nothing else (docs/decisions.md).
+// sampler's and the trainer's log-probs is float summation and nothing else (docs/decisions.md). Here not even that:
+// the kernels compute a token in one order whatever the batch (kernels/kernels.h).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -15,6 +16,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -66,11 +68,20 @@ struct NamedTensor {
   at::Tensor tensor;
 };
 
-// Keys and values of prompts, per layer [P, K, T, E], right-padded.
+// Token ids of several sequences of different length, none empty where a prompt is meant. Views: the caller keeps them.
+using Rows = std::vector<std::span<const std::int32_t>>;
+Rows rows_of(const std::vector<std::vector<std::int32_t>>& sequences);
+
+// Keys and values of prompts, per layer [sum of lengths, K * E]: packed, a prompt's tokens beside each other.
 struct PromptCache {
   std::vector<at::Tensor> keys, values;
-  at::Tensor lengths;  // int64 [P]
+  std::vector<std::int64_t> start, length;  // of each prompt, in packed tokens
   at::Tensor last;     // hidden state of each prompt's last token after the final norm [P, D]
+};
+
+// Log-probs of chosen tokens, [M]; the entropy of the same distribution is detached.
+struct ScoredTokens {
+  at::Tensor logprobs, entropy;
 };
 
 class Decoder {
@@ -90,13 +101,28 @@ class Decoder {
   // Quantizers by rule. Frozen weights are quantized once, here. Throws std::runtime_error when nothing matches.
   AttachReport attach_quantizers(const spec::QuantConfig& quant,
                                  ActivationQuantizer quantizer = default_activation_quantizer());
-  void set_phase(Phase phase);
+  void set_phase(Phase phase);  // at first: training
   Phase phase() const;
 
   std::vector<NamedTensor> adapter() const;      // trainable LoRA tensors, model order, A before B
   std::vector<NamedTensor> base_weights() const; // Hugging Face names; with tied embeddings no lm_head
   void set_base_trainable(bool trainable);       // pretraining
 
+  // Every pass works on packed rows: tokens of all sequences beside each other, no padding, so padding costs nothing
+  // and is no part of an activation's tensor scale. A token's value does not depend on what else is in the batch, but
+  // for the tensor scale of quant.tensor_scale = "tensor". Throws std::runtime_error for a token id outside of the
+  // vocabulary, an empty prompt, or more positions than config.json has.
+
+  // Forward of prompts. Differentiable.
+  PromptCache prefill(const Rows& prompts);
+  // Training forward of responses behind their prompts: hidden states after the final norm, packed [tokens, D].
+  // Differentiable, through the prompts too. An empty response adds no token.
+  at::Tensor respond(const PromptCache& prompts, const std::vector<std::int64_t>& prompt_of_row, const Rows& responses);
+  // Log-probs of `targets` (int64 [M]) under softmax(logits(hidden) / temperature), without keeping logits: they exist
+  // for a few rows at a time. Differentiable in hidden; the head must be frozen.
+  ScoredTokens score(const at::Tensor& hidden, const at::Tensor& targets, double temperature);
+
+  // The same two for padded tensors.
   // Forward of right-padded prompts; ids int64 [P, T], lengths int64 [P]. Differentiable.
   PromptCache prefill(const at::Tensor& ids, const at::Tensor& lengths);
   // Training forward of whole responses: ids int64 [B, R] right-padded, prompt_of_row int64 [B] into the cache;
@@ -110,12 +136,14 @@ class Decoder {
   at::Tensor forward(const at::Tensor& ids, const at::Tensor& lengths);
 
   // One decode step for rows that are still alive. Opaque cache, preallocated for max_new tokens; see rollout/sampler.
+  // Weights and adapter must not change between begin_decode() and the last step.
   struct DecodeState;
-  std::shared_ptr<DecodeState> begin_decode(PromptCache prompts, const at::Tensor& prompt_of_row, std::int64_t max_new);
+  std::shared_ptr<DecodeState> begin_decode(PromptCache prompts, const std::vector<std::int64_t>& prompt_of_row,
+                                            std::int64_t max_new);
   // ids int64 [B'] of the live rows -> hidden [B', D]. No gradient.
   at::Tensor decode_step(DecodeState& state, const at::Tensor& ids);
   // Keeps only these rows (indices into the live rows, ascending).
-  void keep_rows(DecodeState& state, const at::Tensor& rows);
+  void keep_rows(DecodeState& state, const std::vector<std::int64_t>& rows);
 
   // Called with (module name, input of its quantizer, its result) by every activation quantizer; empty: none.
   using Observer = std::function<void(const std::string& module, const at::Tensor& x, const at::Tensor& xq)>;

@@ -16,8 +16,9 @@ struct SamplerOptions {
   std::int64_t max_new_tokens = 0;
   std::int64_t batch_size = 0;          // rows at once, rounded down to whole groups; 0: all
   std::vector<std::int32_t> eos_ids;
-  std::uint64_t seed = 0;               // with greedy: unused. Row i draws from its own stream (seed, i): what a row
-                                        // gets does not depend on which other rows are alive or on batch_size
+  std::uint64_t seed = 0;               // with greedy: unused. Row i's token t is drawn with number t of the stream
+                                        // (seed, i) (stream.h): what a row gets does not depend on which other rows
+                                        // are alive or on batch_size
 };
 
 // N = prompts * G rows, the samples of a prompt beside each other.
@@ -29,6 +30,7 @@ struct Rollout {
 };
 
 // Sets no phase: the caller says under which quantization it samples (decoder.set_phase).
+// Throws std::runtime_error as Decoder::prefill() does, and when a row's distribution is not finite.
 Rollout sample(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts, const SamplerOptions& options);
 
 // Log-probs of given responses at `temperature`, with gradient: rows as in Rollout. prompts[i / G] belongs to row i.

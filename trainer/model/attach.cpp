@@ -1,0 +1,130 @@
+// Quantizers by rule: which modules, what of them, and when.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <regex>
+#include <set>
+#include <stdexcept>
+
+#include "experiments/spec/canonical.h"
+#include "quant/torch/fake_quantize.h"
+#include "support/suggest.h"
+#include "trainer/model/model.h"
+
+namespace assay::train {
+
+namespace {
+
+// The exclude list of a config: exact module names, or patterns written ^…$ that the whole name must match.
+class Exclusion {
+ public:
+  Exclusion(const std::vector<std::string>& entries, const std::vector<std::string>& known) {
+    for (const std::string& entry : entries) {
+      if (entry.size() >= 2 && entry.front() == '^' && entry.back() == '$') {
+        try {
+          patterns_.emplace_back(entry.substr(1, entry.size() - 2), std::regex::ECMAScript);
+        } catch (const std::regex_error& error) {
+          throw std::runtime_error("quant.exclude: '" + entry + "' is not a pattern that can be read: " + error.what());
+        }
+      } else if (std::find(known.begin(), known.end(), entry) != known.end()) {
+        names_.insert(entry);
+      } else {
+        throw std::runtime_error("quant.exclude: no module is called '" + entry + "'" +
+                                 support::did_you_mean(entry, known) +
+                                 " (a pattern is written ^…$ and must match a whole name)");
+      }
+    }
+  }
+  bool holds(const std::string& name) const {
+    return names_.contains(name) || std::any_of(patterns_.begin(), patterns_.end(), [&](const std::regex& pattern) {
+             return std::regex_match(name, pattern);
+           });
+  }
+
+ private:
+  std::set<std::string> names_;
+  std::vector<std::regex> patterns_;
+};
+
+quant::Spec spec_of(const spec::QuantConfig& config) {
+  const auto format = quant::parse_format(config.format);
+  if (!format) throw std::runtime_error("quant.format: there is no format '" + config.format + "'");
+  const auto mode = quant::parse_mode(*format, config.mode);
+  if (!mode) throw std::runtime_error("quant.mode: " + config.format + " has no mode '" + config.mode + "'");
+  quant::Spec spec;
+  spec.format = *format;
+  spec.mode = *mode;
+  return spec;
+}
+
+std::string last_word(const std::string& name) { return name.substr(name.rfind('.') + 1); }
+
+}  // namespace
+
+ActivationQuantizer default_activation_quantizer() {
+  return [](const at::Tensor& x, const quant::Spec& spec, bool ste) {
+    return ste ? quant::fake_quantize_ste(x, spec, 1) : quant::fake_quantize(x, spec, 1);
+  };
+}
+
+AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, ActivationQuantizer quantizer) {
+  if (model.has_quantizers) throw std::logic_error("quantizers are attached once");
+  AttachReport report;
+  report.label = spec::quant_label(config);
+  if (config.format == "none") return report;
+  if (model.base_trainable) throw std::logic_error("the weights are quantized once: the base must be frozen");
+
+  const bool weights = config.injection_point != "activation", activations = config.injection_point != "weight";
+  Quantizers& q = model.quantizers;
+  q.weight = q.activation = spec_of(config);
+  if (config.tensor_scale == "row") q.activation.scope = quant::Scope::row;
+  q.ste = config.ste;
+  q.post = config.hook == "post";
+  q.in_training = config.apply_during != "rollout";
+  q.in_rollout = config.apply_during != "training";
+  q.quantize = std::move(quantizer);
+
+  // base_layer names count as known without LoRA too, so that one config serves a run and the evaluation of its base.
+  std::vector<std::string> known;
+  for (Layer& layer : model.layers)
+    for (const Projection* p : layer.projections()) {
+      known.push_back(p->name);
+      known.push_back(p->name + ".base_layer");
+    }
+  const Exclusion excluded(config.exclude, known);
+  const int axis = config.blocking == "column" ? 0 : 1;
+  const at::NoGradGuard no_grad;
+  for (Layer& layer : model.layers) {
+    for (Projection* p : layer.projections()) {
+      if (std::find(config.targets.begin(), config.targets.end(), last_word(p->name)) == config.targets.end()) continue;
+      const bool wrapper = !excluded.holds(p->name);
+      const bool base = p->lora && !excluded.holds(p->name + ".base_layer");
+      if (!wrapper && !base) continue;
+      double sqnr = 0;
+      if (weights) {  // the wrapper's weight is its base layer's: there is one, quantized once
+        quant::ErrorStats stats;
+        p->quantized = Matrix(quant::fake_quantize(p->weight.value(), q.weight, axis, &stats));
+        sqnr = stats.sqnr_db();
+      }
+      p->on_wrapper = wrapper && activations;
+      p->on_base = base && activations;
+      if (p->on_wrapper && p->on_base) report.twice.push_back(p->name);
+      ++report.projections;
+      for (const char* suffix : {"", ".base_layer"}) {
+        if (!(*suffix ? base : wrapper)) continue;
+        report.modules.push_back({p->name + suffix, p->name, weights, activations, config.hook, config.blocking, sqnr});
+      }
+    }
+  }
+  if (report.modules.empty()) {
+    std::string targets;
+    for (const std::string& target : config.targets) targets += (targets.empty() ? "" : ", ") + target;
+    throw std::runtime_error("quant: no module is left to quantize: targets [" + targets + "] less quant.exclude match "
+                             "none; modules are called " + known.front() + (model.has_lora ? ", " + known[1] : "") +
+                             " … " + known[known.size() - 2]);
+  }
+  model.has_quantizers = true;
+  return report;
+}
+
+}  // namespace assay::train

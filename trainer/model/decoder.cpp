@@ -1,0 +1,230 @@
+// The forward passes: prompts, responses behind their prompts, whole sequences.
+#include "trainer/model/decoder.h"
+
+#include <ATen/ATen.h>
+
+#include <stdexcept>
+
+#include "trainer/model/head.h"
+#include "trainer/model/model.h"
+
+namespace assay::train {
+
+Decoder::Decoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Decoder::~Decoder() = default;
+Decoder::Decoder(Decoder&&) noexcept = default;
+
+Rows rows_of(const std::vector<std::vector<std::int32_t>>& sequences) {
+  return Rows(sequences.begin(), sequences.end());
+}
+
+// ---- the model's parts ----
+
+void Model::refresh() {
+  for (Layer& layer : layers)
+    for (Projection* p : layer.projections()) p->refresh(base_trainable);
+  if (base_trainable) head.refresh();
+}
+
+at::Tensor Model::embed(const at::Tensor& ids) const { return at::embedding(embedding, ids); }
+
+Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
+                              const std::shared_ptr<const std::vector<std::int32_t>>& positions) {
+  const at::Tensor z = rms_norm(x, layer.input_norm, shape.rms_eps);
+  Memo memo;
+  const at::Tensor q = layer.q.forward(z, quantizers, memo);
+  const at::Tensor k = layer.k.forward(z, quantizers, memo);
+  return {rotate(q, heads.heads, rope, positions), rotate(k, heads.kv_heads, rope, positions),
+          layer.v.forward(z, quantizers, memo)};
+}
+
+at::Tensor Model::after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& mixed) {
+  Memo memo;
+  const at::Tensor middle = x + layer.o.forward(mixed, quantizers, memo);
+  const at::Tensor z = rms_norm(middle, layer.post_norm, shape.rms_eps);
+  const at::Tensor gate = layer.gate.forward(z, quantizers, memo);
+  const at::Tensor up = layer.up.forward(z, quantizers, memo);
+  return middle + layer.down.forward(swiglu(gate, up), quantizers, memo);
+}
+
+namespace {
+
+// Ids of all rows beside each other, int64.
+at::Tensor packed_ids(const ModelShape& shape, const Rows& rows, std::vector<std::int64_t>& lengths) {
+  std::int64_t total = 0;
+  for (const auto& row : rows) {
+    lengths.push_back(static_cast<std::int64_t>(row.size()));
+    total += lengths.back();
+  }
+  at::Tensor ids = at::empty({total}, at::kLong);
+  auto* to = ids.mutable_data_ptr<std::int64_t>();
+  for (const auto& row : rows)
+    for (const std::int32_t id : row) {
+      if (id < 0 || id >= shape.vocabulary)
+        throw std::runtime_error("token id " + std::to_string(id) + " is outside of the model's vocabulary of " +
+                                 std::to_string(shape.vocabulary));
+      *to++ = id;
+    }
+  return ids;
+}
+
+void cover(Model& model, std::int64_t positions) {
+  if (positions > model.shape.max_positions)
+    throw std::runtime_error("a sequence of " + std::to_string(positions) + " tokens is longer than the model's " +
+                             std::to_string(model.shape.max_positions) + " positions");
+  model.rope.cover(positions);
+}
+
+// Rows without a prompt, through all layers and the final norm; keys and values kept when asked.
+at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& layout, std::vector<at::Tensor>* keys,
+               std::vector<at::Tensor>* values) {
+  std::vector<std::int64_t> lengths;
+  const at::Tensor ids = packed_ids(model.shape, rows, lengths);
+  layout = Layout::of(lengths);
+  cover(model, layout->longest);
+  model.refresh();
+  at::Tensor x = model.embed(ids);
+  for (Layer& layer : model.layers) {
+    const Model::Queries now = model.queries(layer, x, layout->positions);
+    x = model.after_attention(layer, x, attention(now.q, now.k, now.v, {}, {}, layout, model.heads));
+    if (keys) {
+      keys->push_back(now.k);
+      values->push_back(now.v);
+    }
+  }
+  return rms_norm(x, model.norm, model.shape.rms_eps);
+}
+
+// Rows [lengths[i]] of a right-padded int64 tensor, in int32.
+std::vector<std::vector<std::int32_t>> unpadded(const at::Tensor& ids, const at::Tensor& lengths) {
+  TORCH_CHECK(ids.dim() == 2 && lengths.dim() == 1 && ids.size(0) == lengths.size(0), "ids [N, T] and lengths [N]");
+  const at::Tensor own_ids = ids.to(at::kLong).contiguous(), own_lengths = lengths.to(at::kLong).contiguous();
+  const auto* from = own_ids.const_data_ptr<std::int64_t>();
+  const auto* length = own_lengths.const_data_ptr<std::int64_t>();
+  std::vector<std::vector<std::int32_t>> rows(static_cast<std::size_t>(ids.size(0)));
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    TORCH_CHECK(length[i] >= 0 && length[i] <= ids.size(1), "a length outside of the padded tensor");
+    for (std::int64_t t = 0; t < length[i]; ++t)
+      rows[static_cast<std::size_t>(i)].push_back(static_cast<std::int32_t>(from[i * ids.size(1) + t]));
+  }
+  return rows;
+}
+
+// [tokens, D] -> [N, T, D], zeros behind each row's end.
+at::Tensor padded(const at::Tensor& packed, const std::vector<std::int64_t>& lengths, std::int64_t width) {
+  const auto n = static_cast<std::int64_t>(lengths.size());
+  at::Tensor places = at::empty({packed.size(0)}, at::kLong);
+  auto* to = places.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t t = 0; t < lengths[static_cast<std::size_t>(i)]; ++t) *to++ = i * width + t;
+  const at::Tensor flat = at::zeros({n * width, packed.size(1)}, packed.options());
+  return flat.index_copy(0, places, packed).view({n, width, packed.size(1)});
+}
+
+}  // namespace
+
+// ---- Decoder ----
+
+const ModelShape& Decoder::shape() const { return impl_->shape; }
+
+void Decoder::attach_lora(const spec::LoraConfig& lora, std::uint64_t seed) { attach_adapter(*impl_, lora, seed); }
+
+AttachReport Decoder::attach_quantizers(const spec::QuantConfig& quant, ActivationQuantizer quantizer) {
+  return attach_by_rule(*impl_, quant, std::move(quantizer));
+}
+
+void Decoder::set_phase(Phase phase) { impl_->quantizers.phase = phase; }
+Phase Decoder::phase() const { return impl_->quantizers.phase; }
+void Decoder::set_observer(Observer observer) { impl_->quantizers.observer = std::move(observer); }
+
+std::vector<NamedTensor> Decoder::adapter() const {
+  std::vector<NamedTensor> all;
+  for (Layer& layer : impl_->layers)
+    for (const Projection* p : layer.projections()) {
+      if (!p->lora) continue;
+      const std::string prefix = "base_model.model." + p->name;
+      all.push_back({prefix + ".lora_A.weight", p->lora->a.value()});
+      all.push_back({prefix + ".lora_B.weight", p->lora->b.value()});
+    }
+  return all;
+}
+
+std::vector<NamedTensor> Decoder::base_weights() const { return impl_->named(); }
+
+void Decoder::set_base_trainable(bool trainable) {
+  if (trainable && (impl_->has_lora || impl_->has_quantizers))
+    throw std::logic_error("a base with LoRA or quantizers stays frozen");
+  for (const NamedTensor& weight : impl_->named()) at::Tensor(weight.tensor).requires_grad_(trainable);
+  impl_->base_trainable = trainable;
+}
+
+PromptCache Decoder::prefill(const Rows& prompts) {
+  PromptCache cache;
+  for (const auto& prompt : prompts)
+    if (prompt.empty()) throw std::runtime_error("a prompt has no token");
+  std::shared_ptr<const Layout> layout;
+  const at::Tensor hidden = run(*impl_, prompts, layout, &cache.keys, &cache.values);
+  cache.start = layout->start;
+  cache.length = layout->length;
+  at::Tensor ends = at::empty({static_cast<std::int64_t>(prompts.size())}, at::kLong);
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    ends.mutable_data_ptr<std::int64_t>()[i] = layout->start[i] + layout->length[i] - 1;
+  cache.last = hidden.index_select(0, ends);
+  return cache;
+}
+
+PromptCache Decoder::prefill(const at::Tensor& ids, const at::Tensor& lengths) {
+  return prefill(rows_of(unpadded(ids, lengths)));
+}
+
+at::Tensor Decoder::respond(const PromptCache& prompts, const std::vector<std::int64_t>& prompt_of_row,
+                            const Rows& responses) {
+  Model& model = *impl_;
+  TORCH_CHECK(prompt_of_row.size() == responses.size(), "one prompt a row");
+  std::vector<std::int64_t> lengths;
+  const at::Tensor ids = packed_ids(model.shape, responses, lengths);
+  for (const std::int64_t p : prompt_of_row)
+    TORCH_CHECK(p >= 0 && p < static_cast<std::int64_t>(prompts.length.size()), "a row's prompt is not in the cache");
+  const auto layout = Layout::behind(prompts.start, prompts.length, prompt_of_row, lengths);
+  cover(model, layout->longest);
+  model.refresh();
+  at::Tensor x = model.embed(ids);
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    const Model::Queries now = model.queries(model.layers[i], x, layout->positions);
+    x = model.after_attention(
+        model.layers[i], x,
+        attention(now.q, now.k, now.v, prompts.keys[i], prompts.values[i], layout, model.heads));
+  }
+  return rms_norm(x, model.norm, model.shape.rms_eps);
+}
+
+at::Tensor Decoder::respond(const PromptCache& prompts, const at::Tensor& prompt_of_row, const at::Tensor& ids,
+                            const at::Tensor& response_lengths) {
+  const auto rows = unpadded(ids, response_lengths);
+  const at::Tensor of_row = prompt_of_row.to(at::kLong).contiguous();
+  const auto* p = of_row.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> lengths;
+  for (const auto& row : rows) lengths.push_back(static_cast<std::int64_t>(row.size()));
+  return padded(respond(prompts, std::vector<std::int64_t>(p, p + of_row.numel()), rows_of(rows)), lengths, ids.size(1));
+}
+
+at::Tensor Decoder::logits(const at::Tensor& hidden) const {
+  std::vector<std::int64_t> sizes = hidden.sizes().vec();
+  const at::Tensor flat = hidden.reshape({-1, impl_->shape.hidden}).contiguous();
+  sizes.back() = impl_->shape.vocabulary;
+  return linear(flat, impl_->head, {}, nullptr).view(sizes);
+}
+
+ScoredTokens Decoder::score(const at::Tensor& hidden, const at::Tensor& targets, double temperature) {
+  const Scores scores = score_tokens(hidden, impl_->head, targets, temperature);
+  return {scores.logprobs, scores.entropy};
+}
+
+at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& lengths) {
+  const auto rows = unpadded(ids, lengths);
+  std::shared_ptr<const Layout> layout;
+  const at::Tensor hidden = run(*impl_, rows_of(rows), layout, nullptr, nullptr);
+  return padded(logits(hidden), layout->length, ids.size(1));
+}
+
+}  // namespace assay::train

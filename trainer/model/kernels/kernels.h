@@ -1,0 +1,78 @@
+// The arithmetic of the decoder on plain fp32 arrays. No LibTorch here.
+//
+// Every function computes a row (a token) from that row alone, in one fixed order of operations that depends neither
+// on how many rows there are nor on threads: sums over K run in ascending k, in chunks at multiples of gemm_chunk;
+// sums over a row run in 8 lanes (element i in lane i mod 8) that are then added in the order
+// ((0+4)+(2+6))+((1+5)+(3+7)). So a token's value is the same bits whether it is computed while decoding, with 5 rows,
+// or in training, with 5000. That is what makes the sampler's log-probs those of the trainer.
+//
+// Two builds of the same source: AVX2 + FMA, and portable; active() takes the first where the processor has it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace assay::train::kernels {
+
+using i64 = std::int64_t;
+
+inline constexpr i64 panel = 16;        // columns of B that one packed panel holds
+inline constexpr i64 gemm_chunk = 256;  // length of one partial sum over K
+
+inline constexpr i64 round_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
+
+// B [K, N] as panels [ceil(N / panel)][K][panel], zero-padded: read in memory order by gemm().
+struct Packed {
+  i64 k = 0, n = 0;
+  std::vector<float> data;
+  bool empty() const { return data.empty(); }
+};
+// Element (k, n) of the source is at b[k * k_stride + n * n_stride].
+void pack(Packed& to, const float* b, i64 k, i64 n, i64 k_stride, i64 n_stride);
+
+struct Table {
+  const char* name;
+
+  // C[M, N] = (accumulate ? C : bias or 0) + alpha * A·B. A's element (m, k) is at a[m * a_row + k * a_col].
+  // bias may be null. C's rows are ldc apart.
+  void (*gemm_packed)(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, float* c, i64 ldc, float alpha,
+                      const float* bias, bool accumulate);
+  // The same with B row-major, rows ldb apart.
+  void (*gemm)(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c, i64 ldc,
+               float alpha, bool accumulate);
+
+  // y = x * inv * w, inv[m] = 1 / sqrt(mean(x^2) + eps).
+  void (*rms_norm)(i64 m, i64 d, const float* x, const float* w, float eps, float* y, float* inv);
+  // dx of the above. dw may be null; else it is added to, rows in ascending order.
+  void (*rms_norm_backward)(i64 m, i64 d, const float* x, const float* w, const float* inv, const float* dy, float* dx,
+                            float* dw);
+  // y = silu(gate) * up.
+  void (*swiglu)(i64 n, const float* gate, const float* up, float* y);
+  void (*swiglu_backward)(i64 n, const float* gate, const float* up, const float* dy, float* dgate, float* dup);
+
+  // Rotates the halves of every head: x [M, heads * e], cosine and sine [M', e / 2] read at row position[m].
+  // sign -1 turns back (the backward).
+  void (*rope)(i64 m, i64 heads, i64 e, const float* x, const float* cosine, const float* sine,
+               const std::int32_t* position, float sign, float* y);
+
+  // In place over s [M, stride]: p = softmax(scale * s) over the columns that are on, 0 elsewhere; lse[m * lse_stride]
+  // = log sum exp. Columns on: [0, first) and [first_end, first_end + 1 + row) (row m sees one more than m - 1), or,
+  // with all_own >= 0, [first_end, first_end + all_own) for every row. lse may be null.
+  void (*softmax)(i64 m, i64 stride, float* s, float scale, i64 first, i64 first_end, i64 all_own, float* lse,
+                  i64 lse_stride);
+  // The same from a known lse: p = exp(scale * s - lse).
+  void (*softmax_again)(i64 m, i64 stride, float* s, float scale, i64 first, i64 first_end, const float* lse,
+                        i64 lse_stride);
+  // dp -> ds in place: ds = scale * p * (dp - delta), delta[m] = sum p * dp.
+  void (*softmax_backward)(i64 m, i64 stride, const float* p, float* dp, float scale);
+
+  // Of one row of logits z [V], in place: z becomes softmax(z / temperature). Returns the largest and the log of the
+  // sum: the log-prob of token t is (z_t / temperature - *largest) - *log_sum, z_t read before the call.
+  void (*distribution)(i64 v, float* z, float inverse_temperature, float* largest, float* log_sum, float* entropy);
+};
+
+const Table& avx2();      // undefined behaviour on a processor without AVX2 and FMA
+const Table& portable();
+const Table& active();    // the best that this processor has; ASSAY_KERNELS=portable asks for the other
+
+}  // namespace assay::train::kernels

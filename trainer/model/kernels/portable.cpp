@@ -1,0 +1,7 @@
+#define ASSAY_KERNEL_SPACE plain
+#define ASSAY_KERNEL_NAME "portable"
+#include "trainer/model/kernels/impl.h"
+
+namespace assay::train::kernels {
+const Table& portable() { return plain::table; }
+}  // namespace assay::train::kernels

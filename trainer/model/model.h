@@ -1,0 +1,57 @@
+// The parts of a decoder, as the files of this folder share them.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/model/attention.h"
+#include "trainer/model/decoder.h"
+#include "trainer/model/projection.h"
+
+namespace assay::train {
+
+struct Layer {
+  at::Tensor input_norm, post_norm;
+  Projection q, k, v, o, gate, up, down;
+  std::array<Projection*, 7> projections() { return {&q, &k, &v, &o, &gate, &up, &down}; }
+};
+
+struct Model {
+  ModelShape shape;
+  Heads heads;
+  at::Tensor embedding;  // [V, D]
+  std::vector<Layer> layers;
+  at::Tensor norm;
+  Matrix head;           // [V, D]; the embedding itself where tied
+  Rope rope;
+  Quantizers quantizers;
+  bool base_trainable = false, has_lora = false, has_quantizers = false;
+
+  // Every weight under its Hugging Face name, in model order; the tied head left out.
+  std::vector<NamedTensor> named() const;
+  // To be called where a pass over the model begins: packed forms of weights that may have been written to are made
+  // anew. A pass, decoding included, then sees the adapter as it was at its beginning.
+  void refresh();
+
+  // One decoder layer's parts around attention, on packed rows.
+  struct Queries {
+    at::Tensor q, k, v;  // q and k rotated
+  };
+  Queries queries(Layer& layer, const at::Tensor& x, const std::shared_ptr<const std::vector<std::int32_t>>& positions);
+  at::Tensor after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& mixed);
+  at::Tensor embed(const at::Tensor& ids) const;  // int64 [M] -> [M, D]
+};
+
+struct Decoder::Impl : Model {};
+
+// Allocates every tensor of the shape, uninitialised.
+Model empty_model(const ModelShape& shape);
+// "model.layers.3.self_attn.q_proj" and the like: all of a projection's own names.
+std::string projection_name(std::int64_t layer, const std::string& projection);
+
+AttachReport attach_by_rule(Model& model, const spec::QuantConfig& quant, ActivationQuantizer quantizer);
+void attach_adapter(Model& model, const spec::LoraConfig& lora, std::uint64_t seed);
+
+}  // namespace assay::train

@@ -1,0 +1,275 @@
+#include "trainer/model/ops.h"
+
+#include <ATen/Parallel.h>
+
+#include "trainer/model/graph.h"
+
+namespace assay::train {
+
+using kernels::active;
+using kernels::Packed;
+using torch::autograd::variable_list;
+
+void over_rows(std::int64_t n, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& f) {
+  if (n <= 0) return;
+  if (n <= grain || at::get_num_threads() == 1 || at::in_parallel_region())
+    f(0, n);
+  else
+    at::parallel_for(0, n, grain, f);
+}
+
+// ---- Matrix ----
+
+std::shared_ptr<const Packed> Matrix::forward_pack() {
+  if (!forward_ || forward_version_ != value_._version()) {
+    auto packed = std::make_shared<Packed>();
+    pack(*packed, data(value_), in(), out(), 1, in());
+    forward_version_ = static_cast<std::uint32_t>(value_._version());
+    forward_ = std::move(packed);
+  }
+  return forward_;
+}
+
+std::shared_ptr<const Packed> Matrix::backward_pack() {
+  if (!backward_ || backward_version_ != value_._version()) {
+    auto packed = std::make_shared<Packed>();
+    pack(*packed, data(value_), out(), in(), in(), 1);
+    backward_version_ = static_cast<std::uint32_t>(value_._version());
+    backward_ = std::move(packed);
+  }
+  return backward_;
+}
+
+void Matrix::refresh() {
+  forward_.reset();
+  backward_.reset();
+}
+
+// ---- RMS norm ----
+
+namespace {
+
+constexpr std::int64_t row_grain = 96;
+
+struct RmsNormNode : torch::autograd::Node {
+  at::Tensor x, w, inv;
+  variable_list apply(variable_list&& grads) override {
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dx = at::empty_like(x), dw;
+    const std::int64_t m = x.size(0), d = x.size(1);
+    if (task_should_compute_output(1)) {
+      dw = at::zeros_like(w);  // one thread: rows are added up in order
+      active().rms_norm_backward(m, d, data(x), data(w), data(inv), data(dy), mutable_data(dx), mutable_data(dw));
+    } else {
+      const float *px = data(x), *pw = data(w), *pi = data(inv), *pdy = data(dy);
+      float* pdx = mutable_data(dx);
+      over_rows(m, row_grain, [&](std::int64_t b, std::int64_t e) {
+        active().rms_norm_backward(e - b, d, px + b * d, pw, pi + b, pdy + b * d, pdx + b * d, nullptr);
+      });
+    }
+    return {dx, dw};
+  }
+  std::string name() const override { return "RmsNorm"; }
+  void release_variables() override { x = w = inv = at::Tensor(); }
+};
+
+struct SwigluNode : torch::autograd::Node {
+  at::Tensor gate, up;
+  variable_list apply(variable_list&& grads) override {
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+    const float *pg = data(gate), *pu = data(up), *pdy = data(dy);
+    float *pdg = mutable_data(dgate), *pdu = mutable_data(dup);
+    over_rows(gate.numel(), 1 << 14, [&](std::int64_t b, std::int64_t e) {
+      active().swiglu_backward(e - b, pg + b, pu + b, pdy + b, pdg + b, pdu + b);
+    });
+    return {dgate, dup};
+  }
+  std::string name() const override { return "SwiGlu"; }
+  void release_variables() override { gate = up = at::Tensor(); }
+};
+
+struct RotateNode : torch::autograd::Node {
+  at::Tensor cosine, sine;
+  std::shared_ptr<const std::vector<std::int32_t>> positions;
+  std::int64_t heads = 0;
+  variable_list apply(variable_list&& grads) override {
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dx = at::empty_like(dy);
+    const std::int64_t width = dy.size(1);
+    const float *pdy = data(dy), *c = data(cosine), *s = data(sine);
+    float* pdx = mutable_data(dx);
+    over_rows(dy.size(0), row_grain, [&](std::int64_t b, std::int64_t e) {
+      active().rope(e - b, heads, width / heads, pdy + b * width, c, s, positions->data() + b, -1.f, pdx + b * width);
+    });
+    return {dx};
+  }
+  std::string name() const override { return "Rotate"; }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps) {
+  const std::int64_t m = x.size(0), d = x.size(1);
+  at::Tensor y = at::empty_like(x);
+  const bool graph = any_wants_graph(x, w);
+  at::Tensor inv = graph ? at::empty({m}, x.options()) : at::Tensor();
+  const float *px = data(x), *pw = data(w);
+  float *py = mutable_data(y), *pi = graph ? mutable_data(inv) : nullptr;
+  over_rows(m, row_grain, [&](std::int64_t b, std::int64_t e) {
+    active().rms_norm(e - b, d, px + b * d, pw, static_cast<float>(eps), py + b * d, pi ? pi + b : nullptr);
+  });
+  if (graph) {
+    auto node = new_node<RmsNormNode>();
+    node->x = x.detach();
+    node->w = w.detach();
+    node->inv = inv;
+    hang(y, node, x, w);
+  }
+  return y;
+}
+
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+  at::Tensor y = at::empty_like(gate);
+  const float *pg = data(gate), *pu = data(up);
+  float* py = mutable_data(y);
+  over_rows(gate.numel(), 1 << 14,
+            [&](std::int64_t b, std::int64_t e) { active().swiglu(e - b, pg + b, pu + b, py + b); });
+  if (any_wants_graph(gate, up)) {
+    auto node = new_node<SwigluNode>();
+    node->gate = gate.detach();
+    node->up = up.detach();
+    hang(y, node, gate, up);
+  }
+  return y;
+}
+
+void Rope::cover(std::int64_t positions) {
+  if (cosine_.defined() && cosine_.size(0) >= positions) return;
+  const at::NoGradGuard no_grad;
+  const std::int64_t size = std::max<std::int64_t>(positions, cosine_.defined() ? 2 * cosine_.size(0) : 256);
+  const at::Tensor exponent = at::arange(0, head_size_, 2, at::kFloat) / static_cast<double>(head_size_);
+  const at::Tensor frequency = at::reciprocal(at::pow(theta_, exponent));
+  const at::Tensor angle = at::arange(size, at::kFloat).unsqueeze(1) * frequency.unsqueeze(0);
+  cosine_ = angle.cos().contiguous();
+  sine_ = angle.sin().contiguous();
+}
+
+at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope,
+                  const std::shared_ptr<const std::vector<std::int32_t>>& positions) {
+  at::Tensor y = at::empty_like(x);
+  const std::int64_t width = x.size(1);
+  const float *px = data(x), *c = rope.cosine(), *s = rope.sine();
+  float* py = mutable_data(y);
+  over_rows(x.size(0), row_grain, [&](std::int64_t b, std::int64_t e) {
+    active().rope(e - b, heads, width / heads, px + b * width, c, s, positions->data() + b, 1.f, py + b * width);
+  });
+  if (any_wants_graph(x)) {
+    auto node = new_node<RotateNode>();
+    node->cosine = rope.cosine_tensor();
+    node->sine = rope.sine_tensor();
+    node->positions = positions;
+    node->heads = heads;
+    hang(y, node, x);
+  }
+  return y;
+}
+
+// ---- linear ----
+
+namespace {
+
+void product(const at::Tensor& a, const Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias,
+             bool accumulate) {
+  const float *pa = data(a), *pb = bias.defined() ? data(bias) : nullptr;
+  float* pc = mutable_data(c);
+  const std::int64_t lda = a.size(1), ldc = c.size(1);
+  over_rows(a.size(0), row_grain, [&](std::int64_t from, std::int64_t to) {
+    active().gemm_packed(to - from, pa + from * lda, lda, 1, b, pc + from * ldc, ldc, alpha, pb, accumulate);
+  });
+}
+
+// u^T·x: u [M, p], x [M, q] -> [p, q], summed over tokens in order.
+at::Tensor outer_sum(const at::Tensor& u, const at::Tensor& x, float alpha) {
+  const std::int64_t m = u.size(0), p = u.size(1), q = x.size(1);
+  at::Tensor result = at::empty({p, q}, x.options());
+  const float *pu = data(u), *px = data(x);
+  float* to = mutable_data(result);
+  over_rows((q + kernels::panel - 1) / kernels::panel, 1, [&](std::int64_t from, std::int64_t end) {
+    const std::int64_t n0 = from * kernels::panel, n1 = std::min(q, end * kernels::panel);
+    active().gemm(p, n1 - n0, m, pu, 1, p, px + n0, q, to + n0, q, alpha, false);
+  });
+  return result;
+}
+
+// Inputs: x, weight, bias, lora a, lora b.
+struct LinearNode : torch::autograd::Node {
+  at::Tensor x, low;  // low = x·A^T [M, r]
+  std::shared_ptr<const Packed> weight, a, b;  // backward forms
+  float scale = 1;
+  variable_list apply(variable_list&& grads) override {
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dx, dweight, dbias, da, db;
+    if (task_should_compute_output(0)) {
+      dx = at::empty_like(x);
+      if (weight)
+        product(dy, *weight, dx, 1.f, {}, false);
+      else
+        dx.zero_();
+    }
+    if (task_should_compute_output(1)) dweight = outer_sum(dy, x, 1.f);
+    if (task_should_compute_output(2)) dbias = dy.sum(0);
+    if (b) {
+      at::Tensor dlow = at::empty_like(low);
+      product(dy, *b, dlow, scale, {}, false);
+      if (dx.defined()) product(dlow, *a, dx, 1.f, {}, true);
+      if (task_should_compute_output(3)) da = outer_sum(dlow, x, 1.f);
+      if (task_should_compute_output(4)) db = outer_sum(dy, low, scale);
+    }
+    return {dx, dweight, dbias, da, db};
+  }
+  std::string name() const override { return "LoraLinear"; }
+  void release_variables() override {
+    x = low = at::Tensor();
+    weight = a = b = nullptr;
+  }
+};
+
+at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bias, LoraPair* lora) {
+  const std::int64_t out = weight ? weight->out() : lora->b.out();
+  at::Tensor y = at::empty({x.size(0), out}, x.options());
+  if (weight) product(x, *weight->forward_pack(), y, 1.f, bias, false);
+  at::Tensor low;
+  if (lora) {
+    low = at::empty({x.size(0), lora->a.out()}, x.options());
+    product(x, *lora->a.forward_pack(), low, 1.f, {}, false);
+    product(low, *lora->b.forward_pack(), y, lora->scale, {}, weight != nullptr);
+  }
+  const at::Tensor none;
+  const at::Tensor& w = weight ? weight->value() : none;
+  const at::Tensor& a = lora ? lora->a.value() : none;
+  const at::Tensor& b = lora ? lora->b.value() : none;
+  if (any_wants_graph(x, w, bias, a, b)) {
+    auto node = new_node<LinearNode>();
+    node->x = x.detach();
+    if (weight && wants_graph(x)) node->weight = weight->backward_pack();
+    if (lora) {
+      node->low = low;
+      node->a = lora->a.backward_pack();
+      node->b = lora->b.backward_pack();
+      node->scale = lora->scale;
+    }
+    hang(y, node, x, w, bias, a, b);
+  }
+  return y;
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora) {
+  return linear_with(x, &weight, bias, lora);
+}
+
+at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) { return linear_with(x, nullptr, {}, &lora); }
+
+}  // namespace assay::train

@@ -1,0 +1,60 @@
+// The decoder's differentiable operations on packed rows. M tokens, D hidden, E head size.
+//
+// Each has a hand-written backward (tests/trainer/model/ops_test.cpp checks them against finite differences); without a
+// graph they cost one pass of the kernel. All tensors float32, contiguous, on the CPU.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "trainer/model/matrix.h"
+
+namespace assay::train {
+
+// x [M, D], w [D].
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps);
+
+// silu(gate) * up, any shape.
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
+
+// Cosines and sines of position × frequency, grown as positions come up. As transformers computes them: frequencies
+// and angles in float32.
+class Rope {
+ public:
+  Rope() = default;
+  Rope(std::int64_t head_size, double theta) : head_size_(head_size), theta_(theta) {}
+  void cover(std::int64_t positions);
+  const float* cosine() const { return cosine_.const_data_ptr<float>(); }
+  const float* sine() const { return sine_.const_data_ptr<float>(); }
+  const at::Tensor& cosine_tensor() const { return cosine_; }
+  const at::Tensor& sine_tensor() const { return sine_; }
+
+ private:
+  std::int64_t head_size_ = 0;
+  double theta_ = 0;
+  at::Tensor cosine_, sine_;  // [positions, E / 2]
+};
+
+// x [M, heads * E], rotated as token m's position asks.
+at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope,
+                  const std::shared_ptr<const std::vector<std::int32_t>>& positions);
+
+// Low-rank addition scale · B(A(x)): a [r, in], b [out, r].
+struct LoraPair {
+  Matrix a, b;
+  float scale = 1;
+};
+
+// x·W^T + bias, plus the low-rank part where lora is given. bias may be undefined.
+at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora);
+// The low-rank part alone.
+at::Tensor low_rank(const at::Tensor& x, LoraPair& lora);
+
+// Splits [0, n) over LibTorch's threads; f(begin, end). Results must not depend on the split.
+void over_rows(std::int64_t n, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& f);
+
+}  // namespace assay::train

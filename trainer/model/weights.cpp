@@ -1,0 +1,140 @@
+// Loading a Hugging Face folder's weights, and making fresh ones.
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <set>
+#include <stdexcept>
+
+#include "trainer/model/model.h"
+#include "trainer/text/safetensors.h"
+
+namespace assay::train {
+
+std::string projection_name(std::int64_t layer, const std::string& projection) {
+  const bool mlp = projection == "gate_proj" || projection == "up_proj" || projection == "down_proj";
+  return "model.layers." + std::to_string(layer) + (mlp ? ".mlp." : ".self_attn.") + projection;
+}
+
+Model empty_model(const ModelShape& shape) {
+  Model model;
+  model.shape = shape;
+  model.heads = {shape.heads, shape.kv_heads, shape.head_size};
+  model.rope = Rope(shape.head_size, shape.rope_theta);
+  const auto options = at::TensorOptions(at::kFloat);
+  const std::int64_t d = shape.hidden, f = shape.intermediate;
+  const std::int64_t qw = model.heads.query_width(), kw = model.heads.key_width();
+  model.embedding = at::empty({shape.vocabulary, d}, options);
+  model.norm = at::empty({d}, options);
+  model.head = Matrix(shape.tied ? model.embedding : at::empty({shape.vocabulary, d}, options));
+  model.layers.resize(static_cast<std::size_t>(shape.layers));
+  for (std::int64_t i = 0; i < shape.layers; ++i) {
+    Layer& layer = model.layers[static_cast<std::size_t>(i)];
+    layer.input_norm = at::empty({d}, options);
+    layer.post_norm = at::empty({d}, options);
+    const auto make = [&](Projection& p, const char* name, std::int64_t out, std::int64_t in, bool bias) {
+      p.name = projection_name(i, name);
+      p.weight = Matrix(at::empty({out, in}, options));
+      if (bias) p.bias = at::empty({out}, options);
+    };
+    make(layer.q, "q_proj", qw, d, shape.qkv_bias);
+    make(layer.k, "k_proj", kw, d, shape.qkv_bias);
+    make(layer.v, "v_proj", kw, d, shape.qkv_bias);
+    make(layer.o, "o_proj", d, qw, false);
+    make(layer.gate, "gate_proj", f, d, false);
+    make(layer.up, "up_proj", f, d, false);
+    make(layer.down, "down_proj", d, f, false);
+  }
+  return model;
+}
+
+std::vector<NamedTensor> Model::named() const {
+  std::vector<NamedTensor> all{{"model.embed_tokens.weight", embedding}};
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const Layer& layer = layers[i];
+    const std::string prefix = "model.layers." + std::to_string(i);
+    all.push_back({prefix + ".input_layernorm.weight", layer.input_norm});
+    all.push_back({prefix + ".post_attention_layernorm.weight", layer.post_norm});
+    for (const Projection* p :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      all.push_back({p->name + ".weight", p->weight.value()});
+      if (p->bias.defined()) all.push_back({p->name + ".bias", p->bias});
+    }
+  }
+  all.push_back({"model.norm.weight", norm});
+  if (!shape.tied) all.push_back({"lm_head.weight", head.value()});
+  return all;
+}
+
+namespace {
+
+std::string text(const std::vector<std::int64_t>& shape) {
+  std::string s = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
+void fill(const NamedTensor& to, const TensorView& from, const std::string& where) {
+  const std::vector<std::int64_t> wanted = to.tensor.sizes().vec();
+  if (from.shape != wanted)
+    throw std::runtime_error(where + ": " + to.name + " has shape " + text(from.shape) + ", config.json asks for " +
+                             text(wanted));
+  at::ScalarType type;
+  if (from.dtype == "F32") {
+    type = at::kFloat;
+  } else if (from.dtype == "BF16") {
+    type = at::kBFloat16;
+  } else if (from.dtype == "F16") {
+    type = at::kHalf;
+  } else {
+    throw std::runtime_error(where + ": " + to.name + " has dtype " + from.dtype + " (F32, BF16 and F16 are read)");
+  }
+  // Bytes of a file need not be aligned for their type: copied before they are read as numbers.
+  at::Tensor raw = at::empty(wanted, at::TensorOptions(type));
+  if (from.bytes != raw.nbytes()) throw std::runtime_error(where + ": " + to.name + " has a wrong number of bytes");
+  std::memcpy(raw.mutable_data_ptr(), from.data, from.bytes);
+  to.tensor.copy_(raw);
+  if (!at::isfinite(to.tensor).all().item<bool>())
+    throw std::runtime_error(where + ": " + to.name + " holds NaN or infinite values");
+}
+
+}  // namespace
+
+Decoder Decoder::load(const std::filesystem::path& folder) {
+  const at::NoGradGuard no_grad;
+  auto impl = std::make_unique<Impl>();
+  static_cast<Model&>(*impl) = empty_model(ModelShape::read(folder));
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  std::set<std::string> known;
+  for (const NamedTensor& weight : impl->named()) {
+    const TensorView* view = checkpoint.find(weight.name);
+    if (!view) throw std::runtime_error(folder.string() + ": there is no tensor " + weight.name);
+    fill(weight, *view, folder.string());
+    known.insert(weight.name);
+  }
+  for (const std::string& name : checkpoint.names()) {
+    const bool harmless = name.ends_with(".rotary_emb.inv_freq") || (impl->shape.tied && name == "lm_head.weight");
+    if (!known.contains(name) && !harmless)
+      throw std::runtime_error(folder.string() + ": tensor " + name + " is not part of a " + impl->shape.family +
+                               " model of this shape");
+  }
+  return Decoder(std::move(impl));
+}
+
+Decoder Decoder::fresh(const ModelShape& shape, std::uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  auto impl = std::make_unique<Impl>();
+  static_cast<Model&>(*impl) = empty_model(shape);
+  const at::Generator generator = at::detail::createCPUGenerator(seed);
+  for (const NamedTensor& weight : impl->named()) {
+    at::Tensor to = weight.tensor;
+    if (weight.name.ends_with("norm.weight"))
+      to.fill_(1.0);
+    else if (weight.name.ends_with(".bias"))
+      to.zero_();
+    else
+      to.normal_(0.0, 0.02, generator);
+  }
+  return Decoder(std::move(impl));
+}
+
+}  // namespace assay::train
