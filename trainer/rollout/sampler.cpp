@@ -93,7 +93,7 @@ std::vector<Choice> choose(Decoder& decoder, const at::Tensor& hidden, const std
     });
   }
   for (const Choice& choice : choices)
-    if (!std::isfinite(choice.logprob)) throw std::runtime_error("sampling: a row's logits are not finite");
+    if (!std::isfinite(choice.logprob)) throw NonFiniteLogits("sampling: a row's logits are not finite");
   return choices;
 }
 

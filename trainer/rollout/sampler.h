@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "trainer/model/decoder.h"
@@ -29,8 +30,12 @@ struct Rollout {
   std::vector<bool> truncated;                       // no end of text within max_new_tokens
 };
 
+struct NonFiniteLogits : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Sets no phase: the caller says under which quantization it samples (decoder.set_phase).
-// Throws std::runtime_error as Decoder::prefill() does, and when a row's distribution is not finite.
+// Throws std::runtime_error as Decoder::prefill() does, and NonFiniteLogits when a row's distribution is not finite.
 Rollout sample(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts, const SamplerOptions& options);
 
 // Log-probs of given responses at `temperature`, with gradient: rows as in Rollout. prompts[i / G] belongs to row i.
