@@ -22,6 +22,8 @@ Rule path() { return {.kind = Rule::Kind::path}; }
 Rule modules() { return {.kind = Rule::Kind::modules}; }
 Rule one_of(Strings choices) { return {.kind = Rule::Kind::choice, .choices = std::move(choices)}; }
 Rule from(double low, double high = infinity) { return {.kind = Rule::Kind::range, .low = low, .high = high}; }
+// Far above any use, and low enough that sums and products of two do not overflow.
+Rule count_from(double low) { return from(low, 1e9); }
 Rule above(double low, double high = infinity) {
   return {.kind = Rule::Kind::range, .low = low, .high = high, .low_open = true};
 }
@@ -66,19 +68,19 @@ std::vector<Field> make_fields() {
 
       {ASSAY_KEY(rollout.samples_per_prompt), from(1, 4096), "the group size"},
       {ASSAY_KEY(rollout.temperature), above(0, 100), "sampling temperature of training; evaluation is greedy"},
-      {ASSAY_KEY(rollout.top_k), from(0), "sample among the k likeliest tokens; 0: off"},
+      {ASSAY_KEY(rollout.top_k), count_from(0), "sample among the k likeliest tokens; 0: off"},
       {ASSAY_KEY(rollout.top_p), above(0, 1), "sample among the likeliest tokens that hold this probability"},
-      {ASSAY_KEY(rollout.max_prompt_length), from(1), "tokens; a longer prompt is an error that names its line"},
-      {ASSAY_KEY(rollout.max_response_length), from(1), "tokens"},
-      {ASSAY_KEY(rollout.batch_size), from(0), "sequences sampled at once; 0: all"},
+      {ASSAY_KEY(rollout.max_prompt_length), count_from(1), "tokens; a longer prompt is an error that names its line"},
+      {ASSAY_KEY(rollout.max_response_length), count_from(1), "tokens"},
+      {ASSAY_KEY(rollout.batch_size), count_from(0), "sequences sampled at once; 0: all"},
 
-      {ASSAY_KEY(grpo.train_batch_size), from(1), "prompts per step that are trained on"},
-      {ASSAY_KEY(grpo.gen_batch_size), from(0), "prompts per generation batch; 0: train_batch_size"},
-      {ASSAY_KEY(grpo.mini_batch_size), from(1), "prompts per optimizer update"},
-      {ASSAY_KEY(grpo.micro_batch_size), from(0),
+      {ASSAY_KEY(grpo.train_batch_size), count_from(1), "prompts per step that are trained on"},
+      {ASSAY_KEY(grpo.gen_batch_size), count_from(0), "prompts per generation batch; 0: train_batch_size"},
+      {ASSAY_KEY(grpo.mini_batch_size), count_from(1), "prompts per optimizer update"},
+      {ASSAY_KEY(grpo.micro_batch_size), count_from(0),
        "prompts per backward pass; 0: the whole mini-batch; saves memory, never changes the result"},
       {ASSAY_KEY(grpo.filter_groups), any(), "dynamic sampling: keep only groups whose scores differ"},
-      {ASSAY_KEY(grpo.max_num_gen_batches), from(1),
+      {ASSAY_KEY(grpo.max_num_gen_batches), count_from(1),
        "with filter_groups: generation batches at most; then the step goes on with what there is, and says so"},
       {ASSAY_KEY(grpo.advantage), one_of({"std", "dr_grpo"}), "std: (r - mean) / (std + 1e-6); dr_grpo: r - mean"},
       {ASSAY_KEY(grpo.loss_agg),
@@ -87,24 +89,24 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(grpo.clip_ratio_low), from_below(0, 1), "the ratio is clipped below at 1 - this"},
       {ASSAY_KEY(grpo.clip_ratio_high), from(0), "the ratio is clipped above at 1 + this"},
       {ASSAY_KEY(grpo.clip_ratio_c), above(1), "dual clip, for negative advantages"},
-      {ASSAY_KEY(grpo.overlong_buffer), from(0),
+      {ASSAY_KEY(grpo.overlong_buffer), count_from(0),
        "tokens before max_response_length where the penalty for length starts; 0: no penalty"},
       {ASSAY_KEY(grpo.overlong_factor), from(0), "the penalty at max_response_length"},
 
       {ASSAY_KEY(optimizer.lr), above(0, 10), "AdamW's learning rate"},
-      {ASSAY_KEY(optimizer.warmup_steps), from(0), "training steps of linear warm-up"},
+      {ASSAY_KEY(optimizer.warmup_steps), count_from(0), "training steps of linear warm-up"},
       {ASSAY_KEY(optimizer.weight_decay), from(0, 10), "decoupled weight decay"},
       {ASSAY_KEY(optimizer.beta1), from_below(0, 1), "decay of the first moment"},
       {ASSAY_KEY(optimizer.beta2), from_below(0, 1), "decay of the second moment"},
       {ASSAY_KEY(optimizer.eps), above(0, 1), "added to the root of the second moment"},
       {ASSAY_KEY(optimizer.grad_clip), from(0), "total gradient norm that is clipped to; 0: off"},
 
-      {ASSAY_KEY(eval.test_freq), from(1), "steps between evaluations; step 0 and the last step always have one"},
-      {ASSAY_KEY(eval.limit), from(0), "first N test problems; 0: all"},
-      {ASSAY_KEY(eval.batch_size), from(0), "sequences at once; 0: all"},
+      {ASSAY_KEY(eval.test_freq), count_from(1), "steps between evaluations; step 0 and the last step always have one"},
+      {ASSAY_KEY(eval.limit), count_from(0), "first N test problems; 0: all"},
+      {ASSAY_KEY(eval.batch_size), count_from(0), "sequences at once; 0: all"},
       {ASSAY_KEY(eval.quant), one_of({"as_training", "none"}), "what the accuracy is measured under"},
 
-      {ASSAY_KEY(train.steps), from(1), "training steps"},
+      {ASSAY_KEY(train.steps), count_from(1), "training steps"},
       {ASSAY_KEY(train.seed), from(0), "of sampling, adapters and the order of the data"},
       {ASSAY_KEY(train.threads), from(1, 1024), "worker threads; part of what makes a run reproducible"},
       {ASSAY_KEY(train.device), one_of({"cpu", "cuda"}), "where the run computes"},
@@ -124,39 +126,39 @@ struct Missing {
   std::string_view why;
 };
 
-// Known to the reader, not to the trainer. An entry goes when the thing is built.
+// Known to the reader, not to the trainer; `why` says what happens instead. An entry goes when the thing is built.
 constexpr std::array missing = std::to_array<Missing>({
-    {"grpo.kl_coef", "", "the KL penalty is not implemented yet; the recipe of this series uses none"},
-    {"grpo.kl_type", "", "the KL penalty is not implemented yet; the recipe of this series uses none"},
-    {"grpo.rollout_is", "", "truncated importance sampling is not implemented yet"},
-    {"grpo.tis_cap", "", "truncated importance sampling is not implemented yet"},
-    {"grpo.entropy_coef", "", "an entropy bonus is not implemented yet"},
-    {"lora.dropout", "", "dropout is not implemented yet; adapters train without it"},
-    {"lora.init", "", "adapters start as PEFT's default does: A uniform, B zero; other starts are not implemented yet"},
-    {"quant.rounding", "", "rounding is to nearest even; stochastic rounding is not implemented yet"},
-    {"quant.hadamard", "", "Hadamard rotation is not implemented yet"},
-    {"quant.smooth", "", "smoothing of activations is not implemented yet"},
-    {"quant.kv_cache", "", "quantizing the key/value cache is not implemented yet"},
-    {"quant.non_finite", "", "NaN and Inf always turn a block to NaN in a run; the other policy is not implemented yet"},
-    {"quant.mode", "\"te46\"", "four-over-six is not implemented yet"},
-    {"quant.mode", "\"torchao\"", "torchao's two-level arithmetic is not implemented yet"},
-    {"quant.mode", "\"ct\"", "compressed-tensors' arithmetic is not implemented yet"},
-    {"quant.mode", "\"ct_bf16\"", "compressed-tensors' bf16 arithmetic is not implemented yet"},
-    {"quant.mode", "\"even\"", "this MXFP4 scale is not implemented yet"},
-    {"quant.mode", "\"rceil\"", "this MXFP4 scale is not implemented yet"},
-    {"quant.mode", "\"ceil\"", "this MXFP4 scale is not implemented yet"},
-    {"quant.blocking", "\"2d\"", "two-dimensional weight blocks are not implemented yet"},
-    {"quant.format", "\"fp8\"", "only FP4 formats are implemented"},
-    {"quant.format", "\"int4\"", "only FP4 formats are implemented"},
-    {"model.dtype", "\"bf16\"", "arithmetic outside the quantized products is fp32; bf16 is not implemented yet"},
-    {"model.dtype", "\"fp16\"", "arithmetic outside the quantized products is fp32; fp16 is not implemented yet"},
-    {"noise.*", "", "noise (AQN, RIN) is not implemented yet"},
-    {"checkpoint.*", "", "checkpoints within a run are not implemented yet; the adapter is saved at the end"},
-    {"trainer.ranks", "", "a run is one process; several ranks are not implemented yet"},
-    {"train.ranks", "", "a run is one process; several ranks are not implemented yet"},
-    {"train.epochs", "", "runs are measured in steps; epochs are not implemented yet"},
-    {"optimizer.schedule", "", "after the warm-up the learning rate is constant; schedules are not implemented yet"},
-    {"optimizer.kind", "", "the optimizer is AdamW; others are not implemented yet"},
+    {"grpo.kl_coef", "", "there is no KL penalty; the published recipe uses none"},
+    {"grpo.kl_type", "", "there is no KL penalty; the published recipe uses none"},
+    {"grpo.rollout_is", "", "there is no truncated importance sampling"},
+    {"grpo.tis_cap", "", "there is no truncated importance sampling"},
+    {"grpo.entropy_coef", "", "there is no entropy bonus"},
+    {"lora.dropout", "", "adapters train without dropout"},
+    {"lora.init", "", "adapters start as PEFT's default does, A uniform and B zero"},
+    {"quant.rounding", "", "rounding is to nearest even"},
+    {"quant.hadamard", "", "nothing is rotated before it is quantized"},
+    {"quant.smooth", "", "activations are not smoothed"},
+    {"quant.kv_cache", "", "the key/value cache is not quantized"},
+    {"quant.non_finite", "", "NaN and Inf always turn their block to NaN in a run"},
+    {"quant.mode", "\"te46\"", "NVFP4 has te and torchao_one_level"},
+    {"quant.mode", "\"torchao\"", "NVFP4 has te and torchao_one_level"},
+    {"quant.mode", "\"ct\"", "NVFP4 has te and torchao_one_level"},
+    {"quant.mode", "\"ct_bf16\"", "NVFP4 has te and torchao_one_level"},
+    {"quant.mode", "\"even\"", "MXFP4 has floor"},
+    {"quant.mode", "\"rceil\"", "MXFP4 has floor"},
+    {"quant.mode", "\"ceil\"", "MXFP4 has floor"},
+    {"quant.blocking", "\"2d\"", "weight blocks run along a row or a column"},
+    {"quant.format", "\"fp8\"", "the formats are nvfp4 and mxfp4"},
+    {"quant.format", "\"int4\"", "the formats are nvfp4 and mxfp4"},
+    {"model.dtype", "\"bf16\"", "what is not quantized is computed in fp32"},
+    {"model.dtype", "\"fp16\"", "what is not quantized is computed in fp32"},
+    {"noise.*", "", "there are no noise runs (AQN, RIN)"},
+    {"checkpoint.*", "", "a run saves its adapter at the end and cannot be resumed"},
+    {"trainer.ranks", "", "a run is one process"},
+    {"train.ranks", "", "a run is one process"},
+    {"train.epochs", "", "the length of a run is train.steps"},
+    {"optimizer.schedule", "", "after the warm-up the learning rate is constant"},
+    {"optimizer.kind", "", "the optimizer is AdamW"},
 });
 
 bool is_utf8(const std::string& text) {
@@ -339,7 +341,7 @@ std::optional<std::string> not_implemented_key(std::string_view key) {
     const bool whole_section = entry.key.ends_with(".*");
     const std::string_view section = entry.key.substr(0, entry.key.size() - 2);
     if (whole_section ? key == section || (key.starts_with(section) && key[section.size()] == '.') : key == entry.key)
-      return "'" + std::string(key) + "' is not implemented: " + std::string(entry.why);
+      return "'" + std::string(key) + "' is known but not implemented yet: " + std::string(entry.why);
   }
   return std::nullopt;
 }
@@ -348,7 +350,7 @@ std::optional<std::string> not_implemented_value(std::string_view key, const Val
   const std::string text = as_json(value);
   for (const Missing& entry : missing)
     if (entry.key == key && !entry.value.empty() && entry.value == text)
-      return std::string(key) + " = " + text + " is not implemented: " + std::string(entry.why);
+      return std::string(key) + " = " + text + " is known but not implemented yet: " + std::string(entry.why);
   return std::nullopt;
 }
 

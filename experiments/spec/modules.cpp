@@ -17,7 +17,7 @@ constexpr std::array<const char*, 7> projections = {"q_proj",    "k_proj",  "v_p
                                                     "gate_proj", "up_proj", "down_proj"};
 
 // A pattern that backtracks without end is refused when it is used, not waited for.
-constexpr std::uint32_t match_limit = 1'000'000;
+constexpr std::uint32_t match_limit = 100'000;
 
 std::shared_ptr<void> compile(const std::string& pattern, std::string& fault) {
   int error = 0;
@@ -28,7 +28,7 @@ std::shared_ptr<void> compile(const std::string& pattern, std::string& fault) {
     std::array<PCRE2_UCHAR, 256> text{};
     pcre2_get_error_message(error, text.data(), text.size());
     fault = "the pattern does not compile: " + std::string(reinterpret_cast<const char*>(text.data())) +
-            " at character " + std::to_string(offset + 1);
+            " at character " + std::to_string(offset);
     return nullptr;
   }
   return {code, [](void* p) { pcre2_code_free(static_cast<pcre2_code*>(p)); }};

@@ -82,7 +82,7 @@ class Inheritance {
     book_.runs.resize(file.runs.size());
     state_.assign(file.runs.size(), State::fresh);
     book_.base.emplace();
-    if (file.base.given) book_.base = outside(file.base);
+    if (file.base.given) book_.base = file.base.is_text ? outside(file.base) : std::nullopt;
     if (book_.base) book_.base->apply(file.settings);
     for (std::size_t i = 0; i < file.runs.size(); ++i) settle_run(i);
     // A baseline may stand in a series that is named only there.
@@ -99,7 +99,9 @@ class Inheritance {
     const RunEntry& run = book_.file.runs[i];
     state_[i] = State::open;
     chain_.push_back(i);
-    std::optional<Settled> from = run.base.given ? base_of(run) : book_.base;
+    std::optional<Settled> from;
+    if (run.base.is_text) from = base_of(run);
+    else if (!run.base.given && !book_.file.single) from = book_.base;
     chain_.pop_back();
     state_[i] = State::done;
     if (!from) return;
@@ -208,7 +210,8 @@ Book* Library::open(const fs::path& path, const Mark* from) {
   if (const auto known = by_path_.find(key); known != by_path_.end()) return known->second;
   auto loaded = load_toml(path);
   if (auto* failure = std::get_if<Diagnostic>(&loaded)) {
-    if (from) failure->message += "; it is named in " + from->file + ":" + std::to_string(from->line);
+    // A file that cannot be read at all is the mistake of whoever names it.
+    if (from && failure->line == 0) *failure = at(*from, failure->text());
     wrong_.push_back(std::move(*failure));
     return by_path_[key] = nullptr;
   }

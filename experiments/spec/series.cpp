@@ -56,6 +56,7 @@ class SeriesMaker {
     check_baseline_circles();
     for (std::size_t i = 0; i < file.runs.size(); ++i)
       if (book_.runs[i]) series.runs.push_back(make_run(file.runs[i], *book_.runs[i]));
+      else find_baseline(file.runs[i]);  // its base is wrong, and its baseline may be too
     for (const CauseEntry& cause : file.causes) series.causes.push_back(make_cause(cause));
     return series;
   }
@@ -193,13 +194,13 @@ class SeriesMaker {
   }
 
   Cause make_cause(const CauseEntry& entry) {
+    const std::string what = entry.name.is_text ? "cause '" + entry.name.value + "'" : "[[cause]]";
     for (const Text* run : {&entry.run, &entry.against})
-      if (run->given && !book_.index.contains(run->value))
-        wrong_.push_back(at(run->mark, "cause '" + entry.name.value + "': there is no run '" + run->value +
+      if (run->is_text && !book_.index.contains(run->value))
+        wrong_.push_back(at(run->mark, what + ": there is no run '" + run->value +
                                            "' in this file" + support::did_you_mean(run->value, ids({&book_}))));
-    if (entry.run.given && entry.against.given && entry.run.value == entry.against.value)
-      wrong_.push_back(at(entry.against.mark, "cause '" + entry.name.value + "' compares run '" + entry.run.value +
-                                                  "' with itself"));
+    if (entry.run.is_text && entry.against.is_text && entry.run.value == entry.against.value)
+      wrong_.push_back(at(entry.against.mark, what + " compares run '" + entry.run.value + "' with itself"));
     return {entry.name.value, entry.run.value, entry.against.value, entry.note};
   }
 

@@ -12,6 +12,18 @@ namespace assay::spec {
 
 namespace {
 
+// "; did you mean": a slip of the pen, or the one word that begins like this.
+std::string suggest(const std::string& typed, const Strings& known) {
+  std::string text = support::did_you_mean(typed, known);
+  if (!text.empty() || typed.size() < 3) return text;
+  for (const std::string& word : known) {
+    if (!word.starts_with(typed)) continue;
+    if (!text.empty()) return "";
+    text = "; did you mean '" + word + "'?";
+  }
+  return text;
+}
+
 // One table of the file, its keys asked for by name; finish() then reports the keys nobody asked for.
 class TableReader {
  public:
@@ -19,11 +31,16 @@ class TableReader {
       : file_(file), table_(table), what_(std::move(what)), wrong_(wrong) {}
 
   Text text(const char* key) {
-    Text result{"", file_.mark(table_.source()), false};
+    Text result;
+    result.mark = file_.mark(table_.source());
     if (const toml::node* node = take(key, result.mark)) {
       result.given = true;
-      if (const auto* string = node->as_string()) result.value = string->get();
-      else complain(result.mark, key, "a string in quotes", *node);
+      if (const auto* string = node->as_string()) {
+        result.is_text = true;
+        result.value = string->get();
+      } else {
+        complain(result.mark, key, "a string in quotes", *node);
+      }
     }
     return result;
   }
@@ -98,11 +115,13 @@ class TableReader {
     return result;
   }
 
+  const std::string& what() const { return what_; }
+
   void finish() {
     for (auto&& [key, node] : table_) {
       const std::string name(key.str());
       if (std::find(asked_.begin(), asked_.end(), name) != asked_.end()) continue;
-      std::string message = what_ + ": unknown key '" + name + "'" + support::did_you_mean(name, asked_);
+      std::string message = what_ + ": unknown key '" + name + "'" + suggest(name, asked_);
       const Strings sections = section_names();
       if (find_field(name) || std::find(sections.begin(), sections.end(), name) != sections.end())
         message += "; config keys stand in [base] or in a run's change";
@@ -132,7 +151,7 @@ class TableReader {
 
 // "; did you mean": the nearest key, or one whose last word is what was typed.
 std::string suggest_key(const std::string& key) {
-  const std::string nearest = support::did_you_mean(key, field_keys());
+  const std::string nearest = suggest(key, field_keys());
   if (!nearest.empty()) return nearest;
   const std::string last = key.substr(key.rfind('.') + 1);
   Strings same, words;
@@ -197,7 +216,7 @@ void read_settings(const TomlFile& file, const toml::table& table, const std::st
     }
     if (node.is_table() && !find_field(key) && !not_implemented_key(key)) {
       // An unknown section is one finding, not one for each of its keys.
-      const std::string meant = prefix.empty() ? support::did_you_mean(key, sections) : suggest_key(key);
+      const std::string meant = prefix.empty() ? suggest(key, sections) : suggest_key(key);
       wrong.push_back(at(mark, "unknown key '" + key + "'" + meant));
       const std::string section_meant = support::nearest(key, sections) + ".";
       for (const Field& field : fields())
@@ -223,7 +242,7 @@ void check_id(const Text& id, const std::string& what, Diagnostics& wrong) {
                     std::all_of(s.begin(), s.end(), [&](unsigned char c) {
                       return lower_or_digit(c) || c == '.' || c == '_' || c == '-';
                     });
-  if (id.given && !good)
+  if (id.is_text && !good)
     wrong.push_back(at(id.mark, what + ": bad id " + as_json(s) +
                                     "; wanted at most 100 of a-z 0-9 . _ - starting with a letter or a digit"));
 }
@@ -232,7 +251,7 @@ RunEntry read_run(const TomlFile& file, const toml::table& table, TableReader& r
   RunEntry run;
   run.mark = file.mark(table.source());
   run.id = reader.required_text("id", "every run has one");
-  check_id(run.id, "run", wrong);
+  check_id(run.id, reader.what(), wrong);
   run.title = reader.text("title").value;
   run.hypothesis = reader.text("hypothesis").value;
   run.base = reader.text("base");
@@ -291,7 +310,7 @@ void read_series_table(SeriesFile& file, TableReader& root, Diagnostics& wrong) 
 void check_duplicates(const SeriesFile& file, Diagnostics& wrong) {
   std::map<std::string, int> lines;
   const auto check = [&](const Text& text, const std::string& what) {
-    if (!text.given) return;
+    if (!text.is_text) return;
     const auto [first, fresh] = lines.emplace(text.value, text.mark.line);
     if (!fresh)
       wrong.push_back(at(text.mark, "duplicate " + what + " '" + text.value + "'; line " +
@@ -314,7 +333,7 @@ void read_series(SeriesFile& file, Diagnostics& wrong) {
   for (const toml::table* table : root.tables("cause")) {
     TableReader reader(file.toml, *table, "[[cause]]", wrong);
     CauseEntry cause;
-    cause.name = reader.required_text("name", "such as \"batch size\"");
+    cause.name = reader.required_text("name", "wanted such as \"batch size\"");
     cause.run = reader.required_text("run", "the run with the cause changed");
     cause.against = reader.required_text("against", "the run it is compared with");
     cause.note = reader.text("note").value;

@@ -17,7 +17,8 @@ struct Setting {          // one config key that a file or an option sets
 struct Text {             // a string that may point somewhere, with its place
   std::string value;
   Mark mark;
-  bool given = false;
+  bool given = false;     // the key stands there
+  bool is_text = false;   // and holds a string
 };
 
 struct RunEntry {

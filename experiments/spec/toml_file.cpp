@@ -15,6 +15,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uintmax_t largest_file = 4u << 20;
+// A dotted key nests a table a dot, and tables are freed by recursion: no line may hold more dots than a stack bears.
+constexpr std::size_t longest_line = 10000;
 
 std::string without_carriage_returns(const std::string& text) {
   std::string plain;
@@ -33,6 +35,13 @@ std::optional<Diagnostic> not_text(const fs::path& path, const std::string& text
   if (const std::size_t nul = text.find('\0'); nul != std::string::npos) {
     const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(nul), '\n');
     return whole_file(path, "this is no text file: line " + std::to_string(line + 1) + " holds a NUL byte");
+  }
+  for (std::size_t start = 0, line = 1; start < text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', start), text.size());
+    if (end - start > longest_line)
+      return whole_file(path, "line " + std::to_string(line) + " is longer than " + std::to_string(longest_line) +
+                                  " bytes: this is no series file");
+    start = end + 1;
   }
   const bool blank = std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isspace(c); });
   if (blank || text == "\xef\xbb\xbf")
@@ -96,7 +105,7 @@ std::optional<Value> to_value(const toml::node& node) {
 std::string describe(const toml::node& node) {
   if (const auto value = to_value(node)) return describe(*value);
   if (node.is_table()) return "a table";
-  if (node.is_array()) return "a list that does not hold strings only";
+  if (node.is_array()) return "a list that holds other things than strings";
   return node.is_time() ? "a time of day" : "a date";
 }
 

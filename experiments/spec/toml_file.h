@@ -39,7 +39,7 @@ std::variant<TomlFile, Diagnostic> load_toml(const std::filesystem::path& path);
 
 // A TOML value as a field takes it; nullopt for tables, dates, and lists that hold anything but strings.
 std::optional<Value> to_value(const toml::node& node);
-// What a node is, for messages: "the integer 3", "a table", "a list that does not hold strings only".
+// What a node is, for messages: "the integer 3", "a table", "a date".
 std::string describe(const toml::node& node);
 
 // VALUE of --set KEY=VALUE: a TOML value, or a bare string.
