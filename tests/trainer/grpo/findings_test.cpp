@@ -1,0 +1,138 @@
+// judge() on measurements made up here; what is measured is tested in doctor_test.cpp.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tests/catch.h"
+#include "trainer/grpo/doctor.h"
+
+using namespace assay::train;
+
+namespace {
+
+const std::vector<std::string> projections = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                              "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+
+// A run of two layers, all quantized, everything in order.
+Measurements clean() {
+  Measurements m;
+  m.config.quant.format = "nvfp4";
+  m.config.quant.mode = "te";
+  m.trained_quant = m.evaluated_quant = "nvfp4/te W4A4 pre row ste";
+  for (int layer = 0; layer < 2; ++layer)
+    for (const auto& projection : projections) {
+      const std::string name = "model.layers." + std::to_string(layer) + "." + projection;
+      m.report.modules.push_back({name, name, true, true, "pre", "row", 20.0});
+      m.errors.push_back({name, 20.0, true, 19.0, 0.01});
+      for (const auto* part : {".lora_A.weight", ".lora_B.weight"})
+        m.gradients.push_back({"base_model.model." + name + part, name, true, true});
+    }
+  m.report.projections = 14;
+  m.groups = 8;
+  m.groups_with_spread = 5;
+  m.mean_score = 0.2;
+  m.tokens = 100;
+  m.gap_k3 = 1e-4;
+  return m;
+}
+
+void cut(Measurements& m, const std::vector<std::string>& kept) {
+  for (auto& gradient : m.gradients)
+    gradient.non_zero = std::any_of(kept.begin(), kept.end(), [&](const auto& k) { return gradient.projection.ends_with(k); });
+}
+
+const Finding* find(const std::vector<Finding>& findings, const std::string& id) {
+  const auto found = std::find_if(findings.begin(), findings.end(), [&](const auto& f) { return f.id == id; });
+  return found == findings.end() ? nullptr : &*found;
+}
+
+bool only_info(const std::vector<Finding>& findings) {
+  return std::all_of(findings.begin(), findings.end(), [](const auto& f) { return f.severity == Severity::info; });
+}
+
+}  // namespace
+
+TEST_CASE("a sound run has nothing but information") {
+  const auto findings = judge(clean());
+  CHECK(only_info(findings));
+  CHECK(find(findings, "coverage"));
+  CHECK(find(findings, "quantization-error"));
+}
+
+TEST_CASE("the missing estimator is named, before a layer and behind it") {
+  auto m = clean();
+  m.config.quant.ste = false;
+  cut(m, {"o_proj", "down_proj"});
+  auto findings = judge(m);
+  const auto* pre = find(findings, "ste-missing-pre");
+  REQUIRE(pre);
+  CHECK(pre->severity == Severity::error);
+  CHECK(findings.front().id == "ste-missing-pre");
+  CHECK_THAT(pre->what, Catch::Contains("straight-through estimator") && Catch::Contains("o_proj and down_proj"));
+  CHECK_THAT(pre->evidence, Catch::Contains("8 of 28") && Catch::Contains("q_proj 0 of 4"));
+  CHECK(pre->change == "quant.ste = true");
+
+  m.config.quant.hook = "post";
+  cut(m, {});
+  findings = judge(m);
+  REQUIRE(find(findings, "ste-missing-post"));
+  CHECK_THAT(find(findings, "ste-missing-post")->evidence, Catch::Contains("0 of 28"));
+}
+
+TEST_CASE("layers that were left out keep their gradients, and it says so") {
+  auto m = clean();
+  m.config.quant.ste = false;
+  m.report.modules.erase(m.report.modules.begin(), m.report.modules.begin() + 7);
+  for (auto& gradient : m.gradients) gradient.non_zero = gradient.projection.find("layers.0.") != std::string::npos;
+  CHECK_THAT(find(judge(m), "ste-missing-pre")->what, Catch::Contains("14 tensors of layers left out") && Catch::Contains("14 keep"));
+}
+
+TEST_CASE("an estimator that is configured and does not act is another finding") {
+  auto m = clean();
+  cut(m, {"o_proj", "down_proj"});
+  const auto findings = judge(m);
+  REQUIRE(find(findings, "ste-broken"));
+  CHECK(find(findings, "ste-broken")->severity == Severity::error);
+  CHECK_FALSE(find(findings, "ste-missing-pre"));
+}
+
+TEST_CASE("a missing gradient with no quantizer in the way is not put on the estimator") {
+  auto m = clean();
+  m.config.quant.apply_during = "rollout";
+  cut(m, {"o_proj"});
+  CHECK(find(judge(m), "gradient-missing"));
+  m.gradients.front().finite = false;
+  CHECK(find(judge(m), "gradient-not-finite"));
+}
+
+TEST_CASE("warnings: twice, rollout, evaluation, reward, error") {
+  auto m = clean();
+  m.report.twice = {"model.layers.0.self_attn.q_proj"};
+  m.config.quant.apply_during = "training";
+  m.evaluated_quant = "none";
+  m.groups_with_spread = 0;
+  m.errors[3].activation_sqnr_db = 4;
+  const auto findings = judge(m);
+  for (const auto* id : {"quantized-twice", "rollout-differs", "eval-differs", "no-reward-spread", "large-error"}) {
+    INFO(id);
+    REQUIRE(find(findings, id));
+    CHECK(find(findings, id)->severity == Severity::warning);
+    CHECK_FALSE(find(findings, id)->what.empty());
+  }
+  auto gap = clean();
+  gap.gap_k3 = 0.2;
+  CHECK(find(judge(gap), "rollout-gap"));
+}
+
+TEST_CASE("the document and the text carry all findings") {
+  auto m = clean();
+  m.config.quant.ste = false;
+  cut(m, {});
+  const auto findings = judge(m);
+  const auto json = doctor_json(m, findings);
+  CHECK(json["findings"].size() == findings.size());
+  CHECK(json["gradients"]["with_gradient"] == 0);
+  CHECK(json["gradients"]["without"].size() == 28);
+  CHECK(json["quantized_modules"] == 14);
+  const auto text = doctor_text(m, findings);
+  for (const auto& finding : findings) CHECK_THAT(text, Catch::Contains("[" + finding.id + "]"));
+}

@@ -1,0 +1,178 @@
+// assay-train as a program: exit codes, signals, what it prints.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
+
+#include "tests/trainer/grpo/tiny_run.h"
+
+using namespace assay;
+using namespace assay::test;
+
+namespace {
+
+struct Result {
+  int code = -1;  // exit code; 128 + signal when it was ended by one
+  std::string out, err;
+};
+
+class Program {
+ public:
+  Program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "")
+      : folder_(fresh_folder("program-" + name)) {
+    write_text(folder_ / "in", input);
+    const std::string binary = std::string(ASSAY_BINARY_DIR) + "/bin/assay-train";
+    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
+    for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ == 0) {
+      dup2(open((folder_ / "in").c_str(), O_RDONLY), 0);
+      dup2(open((folder_ / "out").c_str(), O_WRONLY | O_CREAT, 0644), 1);
+      dup2(open((folder_ / "err").c_str(), O_WRONLY | O_CREAT, 0644), 2);
+      execv(binary.c_str(), argv.data());
+      _exit(127);
+    }
+    REQUIRE(pid_ > 0);
+  }
+  pid_t pid() const { return pid_; }
+  Result wait() {
+    int status = 0;
+    REQUIRE(waitpid(pid_, &status, 0) == pid_);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(folder_ / "out"), read_text(folder_ / "err")};
+  }
+
+ private:
+  fs::path folder_;
+  pid_t pid_ = -1;
+};
+
+Result run_program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "") {
+  return Program(name, arguments, input).wait();
+}
+
+std::size_t lines_in(const std::string& text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
+
+}  // namespace
+
+TEST_CASE("run prints a line per step and exits with 0") {
+  const auto run = make_run("program-run", tiny_config());
+  const auto result = run_program("run", {"run", run.string()});
+  INFO(result.err);
+  CHECK(result.code == 0);
+  CHECK(lines_in(result.out) == 6);  // 3 steps, 3 evaluations
+  CHECK_THAT(result.out, Catch::Contains("step 3 of 3: score"));
+  CHECK(event_kinds(run).back() == "finished");
+}
+
+TEST_CASE("SIGTERM ends a run cleanly") {
+  auto config = tiny_config();
+  config.train.steps = 100000;
+  config.eval.test_freq = 0;
+  const auto run = make_run("program-term", config);
+  Program program("term", {"run", run.string()});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!fs::exists(run / "metrics.jsonl") || lines_in(read_text(run / "metrics.jsonl")) < 2) {
+    REQUIRE(std::chrono::steady_clock::now() < deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  kill(program.pid(), SIGTERM);
+  CHECK(program.wait().code == 5);
+  CHECK(event_kinds(run).back() == "terminated");
+  CHECK_FALSE(fs::exists(run / "adapter"));
+  for (const auto& line : read_lines(run / "metrics.jsonl")) CHECK(line.contains("metrics"));  // no torn line
+}
+
+TEST_CASE("refusals are one sentence on stderr and exit code 3") {
+  const auto nowhere = run_program("nowhere", {"run", "/nonexistent/folder"});
+  CHECK(nowhere.code == 3);
+  CHECK(lines_in(nowhere.err) == 1);
+  const auto run = make_run("program-bad-model", tiny_config());
+  write_tiny_model(run / "model", [](const std::string& name, at::Tensor tensor) {
+    if (name == "model.norm.weight") tensor.fill_(std::numeric_limits<float>::quiet_NaN());
+  });
+  const auto nan = run_program("nan", {"run", run.string()});
+  CHECK(nan.code == 3);
+  CHECK(lines_in(nan.err) == 1);
+  CHECK_THAT(nan.err, Catch::Contains("model.norm.weight"));
+
+  if (geteuid() == 0) {
+    report_skipped("a run folder that cannot be written, by permission", "root may write anywhere");
+  } else {
+    const auto locked = make_run("program-locked", tiny_config());
+    fs::permissions(locked, fs::perms::owner_read | fs::perms::owner_exec);
+    const auto result = run_program("locked", {"run", locked.string()});
+    fs::permissions(locked, fs::perms::owner_all);
+    CHECK(result.code == 3);
+  }
+  // For everybody: a folder stands where the log would be.
+  const auto blocked = make_run("program-blocked", tiny_config());
+  fs::create_directories(blocked / "events.jsonl");
+  const auto result = run_program("blocked", {"run", blocked.string()});
+  CHECK(result.code == 3);
+  CHECK_THAT(result.err, Catch::Contains("cannot be written"));
+}
+
+TEST_CASE("the command line") {
+  CHECK(run_program("help", {"--help"}).code == 0);
+  CHECK(run_program("none", {}).code == 2);
+  CHECK(run_program("verb", {"fly"}).code == 2);
+  CHECK(run_program("argument", {"run"}).code == 2);
+  CHECK(run_program("scorer", {"score", "--scorer", "kind"}).code == 2);
+}
+
+TEST_CASE("score answers line by line, and a bad line does not end it") {
+  const auto result = run_program("score", {"score", "--scorer", "verl"},
+                                  "{\"completion\": \"#### 72\", \"answer\": \"72\"}\n"
+                                  "{\"completion\": \"#### 72.\", \"answer\": \"so\\n#### 72\"}\n"
+                                  "oops\n"
+                                  "{\"completion\": 3, \"answer\": \"72\"}\n"
+                                  "{\"completion\": \"no\", \"answer\": \"72\"}\n");
+  CHECK(result.code == 0);
+  std::vector<json> lines;
+  std::stringstream text(result.out);
+  for (std::string line; std::getline(text, line);) lines.push_back(json::parse(line));
+  REQUIRE(lines.size() == 5);
+  CHECK((lines[0]["score"] == 1.0 && lines[0]["outcome"] == "correct"));
+  CHECK((lines[1]["score"] == 0.0 && lines[1]["outcome"] == "wrong"));
+  CHECK(lines[2].contains("error"));
+  CHECK(lines[3].contains("error"));
+  CHECK(lines[4]["outcome"] == "unparsable");
+}
+
+TEST_CASE("doctor: exit code 6 on an error, the document in the run folder") {
+  auto config = tiny_config();
+  config.quant.format = "nvfp4";
+  config.quant.mode = "te";
+  config.quant.hook = "post";
+  config.quant.ste = false;
+  const auto bad = make_run("program-doctor-bad", config);
+  const auto result = run_program("doctor-bad", {"doctor", bad.string()});
+  CHECK(result.code == 6);
+  CHECK_THAT(result.out, Catch::Contains("straight-through estimator"));
+  CHECK(json::parse(read_text(bad / "doctor.json"))["gradients"]["with_gradient"] == 0);
+
+  config.quant.hook = "pre";
+  config.quant.ste = true;
+  const auto good = make_run("program-doctor-good", config);
+  const auto clean = run_program("doctor-good", {"doctor", (good / "config.json").string(), "--json"});
+  CHECK(clean.code == 0);
+  CHECK(json::parse(clean.out)["gradients"]["with_gradient"] == 28);
+  CHECK_FALSE(fs::exists(good / "doctor.json"));
+}
+
+TEST_CASE("eval of a run folder uses the adapter that was trained") {
+  const auto run = make_run("program-eval", tiny_config());
+  REQUIRE(run_program("eval-run", {"run", run.string()}).code == 0);
+  const auto result = run_program("eval", {"eval", run.string(), "--json"});
+  REQUIRE(result.code == 0);
+  const auto whole = json::parse(read_text(run / "eval/step-000003.json"));
+  const auto again = json::parse(result.out);
+  CHECK(again["adapter"] == true);
+  CHECK(again["correct"] == whole["correct"]);
+  CHECK(again["format_right"] == whole["format_right"]);
+}

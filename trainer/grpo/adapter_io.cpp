@@ -1,0 +1,64 @@
+#include "trainer/grpo/adapter_io.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "support/files.h"
+#include "trainer/text/safetensors.h"
+
+namespace assay::train {
+
+void write_adapter(const std::filesystem::path& folder, const std::vector<NamedTensor>& adapter,
+                   const spec::LoraConfig& lora, const std::string& base_model) {
+  std::filesystem::create_directories(folder);
+  std::vector<at::Tensor> held;
+  std::map<std::string, TensorView> views;
+  for (const auto& parameter : adapter) {
+    held.push_back(parameter.tensor.detach().contiguous());
+    const auto& tensor = held.back();
+    views[parameter.name] = {"F32", tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr()),
+                             tensor.nbytes()};
+  }
+  write_safetensors(folder / "adapter_model.safetensors", views, {{"format", "pt"}});
+  const nlohmann::json config{{"peft_type", "LORA"},
+                              {"task_type", "CAUSAL_LM"},
+                              {"base_model_name_or_path", base_model},
+                              {"r", lora.rank},
+                              {"lora_alpha", lora.alpha},
+                              {"lora_dropout", 0.0},
+                              {"target_modules", lora.targets},
+                              {"bias", "none"},
+                              {"fan_in_fan_out", false},
+                              {"inference_mode", true},
+                              {"init_lora_weights", true},
+                              {"modules_to_save", nullptr},
+                              {"use_rslora", false},
+                              {"use_dora", false}};
+  support::write_file_atomically(folder / "adapter_config.json", config.dump(2) + "\n");
+}
+
+void read_adapter(const std::filesystem::path& folder, const std::vector<NamedTensor>& adapter) {
+  const auto path = folder / "adapter_model.safetensors";
+  const auto file = SafetensorsFile::open(path);
+  const auto& tensors = file.tensors();
+  for (const auto& parameter : adapter) {
+    const auto found = tensors.find(parameter.name);
+    if (found == tensors.end())
+      throw std::runtime_error(path.string() + ": there is no tensor " + parameter.name);
+    const TensorView& view = found->second;
+    if (view.dtype != "F32" || view.shape != parameter.tensor.sizes().vec())
+      throw std::runtime_error(path.string() + ": " + parameter.name + " has another shape or dtype than the config's adapter");
+    const at::NoGradGuard no_grad;
+    auto values = at::empty(view.shape, at::kFloat);
+    std::memcpy(values.mutable_data_ptr(), view.data, view.bytes);
+    parameter.tensor.copy_(values);
+  }
+  if (tensors.size() != adapter.size())
+    throw std::runtime_error(path.string() + ": it holds " + std::to_string(tensors.size()) + " tensors and the config's adapter " +
+                             std::to_string(adapter.size()));
+}
+
+}  // namespace assay::train

@@ -1,0 +1,89 @@
+#include "trainer/grpo/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <torch/optim/adamw.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace assay::train {
+
+struct Optimizer::Impl {
+  torch::optim::AdamW adamw;
+};
+
+namespace {
+
+std::vector<at::Tensor> tensors_of(const std::vector<NamedTensor>& parameters) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& parameter : parameters) tensors.push_back(parameter.tensor);
+  return tensors;
+}
+
+double squares(const at::Tensor& tensor) { return tensor.detach().to(at::kDouble).square().sum().item<double>(); }
+
+}  // namespace
+
+double learning_rate(const spec::OptimizerConfig& config, std::int64_t step) {
+  if (config.warmup_steps <= 0) return config.lr;
+  return config.lr * std::min(1.0, static_cast<double>(step - 1) / static_cast<double>(config.warmup_steps));
+}
+
+Optimizer::Optimizer(std::vector<NamedTensor> parameters, const spec::OptimizerConfig& config)
+    : parameters_(std::move(parameters)),
+      config_(config),
+      impl_(new Impl{torch::optim::AdamW(tensors_of(parameters_), torch::optim::AdamWOptions(config.lr)
+                                                                      .betas({config.beta1, config.beta2})
+                                                                      .eps(config.eps)
+                                                                      .weight_decay(config.weight_decay))}) {}
+Optimizer::~Optimizer() = default;
+Optimizer::Optimizer(Optimizer&&) noexcept = default;
+
+void Optimizer::zero_grad() { impl_->adamw.zero_grad(/*set_to_none=*/true); }
+
+Gradients Optimizer::gradients() const {
+  Gradients result;
+  double sum = 0;
+  for (const auto& parameter : parameters_) {
+    const auto& gradient = parameter.tensor.grad();
+    const double largest = gradient.defined() ? gradient.abs().max().item<double>() : 0.0;
+    result.finite = result.finite && std::isfinite(largest);
+    result.non_zero.push_back(largest != 0);
+    if (largest != 0) sum += squares(gradient);
+  }
+  result.norm = result.finite ? std::sqrt(sum) : std::numeric_limits<double>::quiet_NaN();
+  return result;
+}
+
+void Optimizer::step(double lr, double norm) {
+  const at::NoGradGuard no_grad;
+  if (config_.grad_clip > 0) {
+    const double factor = config_.grad_clip / (norm + 1e-6);  // as torch.nn.utils.clip_grad_norm_
+    if (factor < 1)
+      for (const auto& parameter : parameters_)
+        if (parameter.tensor.grad().defined()) parameter.tensor.mutable_grad().mul_(factor);
+  }
+  for (auto& group : impl_->adamw.param_groups()) group.options().set_lr(lr);
+  impl_->adamw.step();
+}
+
+double Optimizer::parameter_norm() const {
+  double sum = 0;
+  for (const auto& parameter : parameters_) sum += squares(parameter.tensor);
+  return std::sqrt(sum);
+}
+
+std::vector<at::Tensor> Optimizer::snapshot() const {
+  std::vector<at::Tensor> copies;
+  for (const auto& parameter : parameters_) copies.push_back(parameter.tensor.detach().clone());
+  return copies;
+}
+
+double Optimizer::distance(const std::vector<at::Tensor>& snapshot) const {
+  double sum = 0;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) sum += squares(parameters_[i].tensor.detach() - snapshot[i]);
+  return std::sqrt(sum);
+}
+
+}  // namespace assay::train

@@ -1,0 +1,155 @@
+#include "trainer/grpo/session.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include <nlohmann/json.hpp>
+
+#include "experiments/spec/canonical.h"
+#include "support/files.h"
+#include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/seeds.h"
+
+namespace assay::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What the loaders throw is about the files they were given; so is what it means here.
+template <class F>
+auto refusing(const std::string& where, F&& load) -> decltype(load()) {
+  try {
+    return load();
+  } catch (const BadInput&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    const std::string what = error.what();
+    throw BadInput(where.empty() ? what : where + ": " + what);
+  }
+}
+
+ProblemSet read_set(const std::string& file, const PromptBuilder& builder, std::int64_t limit, std::int64_t max_length) {
+  ProblemSet set;
+  set.file = file;
+  set.problems = read_problems(set.file, limit);
+  set.prompts = build_prompts(builder, set.problems, set.file, max_length);
+  return set;
+}
+
+std::string label(const spec::QuantConfig& quant, bool on) { return spec::quant_label(on ? quant : spec::QuantConfig{}); }
+
+bool quantized_training(const spec::QuantConfig& quant) {
+  return quant.format != "none" && quant.apply_during != "rollout";
+}
+
+}  // namespace
+
+Inputs read_inputs(const fs::path& path) {
+  Inputs inputs;
+  const bool folder = fs::is_directory(path);
+  const fs::path file = folder ? path / "config.json" : path;
+  if (!fs::exists(file))
+    throw BadInput(path.string() + ": there is no such config; give a run folder or a config.json");
+  inputs.folder = fs::absolute(file).parent_path();
+  inputs.config = refusing(file.string(), [&] {
+    return spec::config_from_json(nlohmann::json::parse(support::read_file(file)));
+  });
+  const fs::path derived = inputs.folder / "derived.json";
+  if (fs::exists(derived))
+    inputs.derived = refusing(derived.string(), [&] {
+      return spec::derived_from_json(nlohmann::json::parse(support::read_file(derived)));
+    });
+  const auto resolve = [&](std::string& resolved, const std::string& given) {
+    if (resolved.empty() && !given.empty()) resolved = (inputs.folder / given).lexically_normal().string();
+  };
+  resolve(inputs.derived.model_path, inputs.config.model.path);
+  resolve(inputs.derived.train_path, inputs.config.data.train);
+  resolve(inputs.derived.test_path, inputs.config.data.test);
+  return inputs;
+}
+
+Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
+  const auto& config = inputs.config;
+  if (config.trainer.kind != "embedded")
+    throw BadInput("trainer.kind is \"" + config.trainer.kind + "\": assay-train runs \"embedded\" only");
+  if (config.train.device != "cpu")
+    throw BadInput("train.device is \"" + config.train.device + "\", and this build runs on the CPU only; set it to \"cpu\"");
+  at::set_num_threads(static_cast<int>(config.train.threads));
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // a debugging aid that costs a pass over memory
+
+  Session session;
+  session.config = config;
+  session.derived = inputs.derived;
+  session.scorer = parse_scorer(config.reward.scorer).value();
+  const fs::path model = inputs.derived.model_path;
+  session.tokenizer = std::make_unique<Tokenizer>(refusing("", [&] { return Tokenizer::load(model); }));
+  const auto builder = refusing("", [&] { return PromptBuilder(config.prompt, *session.tokenizer, model); });
+  session.train = read_set(inputs.derived.train_path, builder, 0, config.rollout.max_prompt_length);
+  session.test = read_set(inputs.derived.test_path, builder, config.eval.limit, config.rollout.max_prompt_length);
+
+  session.decoder = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
+  if (session.decoder->shape().eos_ids.empty())
+    throw BadInput((model / "config.json").string() + ": there is no eos_token_id, so no response would ever end; add one");
+  const auto seed = static_cast<std::uint64_t>(config.train.seed);
+  refusing("lora.targets", [&] { session.decoder->attach_lora(config.lora, derive_seed(seed, 0, Purpose::lora)); });
+  session.report.label = spec::quant_label(config.quant);
+  if (config.quant.format != "none")
+    session.report = refusing("quant", [&] { return session.decoder->attach_quantizers(config.quant, std::move(quantizer)); });
+  return session;
+}
+
+std::string Session::completion(const std::vector<std::int32_t>& ids) const {
+  return tokenizer->decode(ids);
+}
+
+SamplerOptions Session::sampling(std::uint64_t seed) const {
+  SamplerOptions options;
+  options.samples_per_prompt = config.rollout.samples_per_prompt;
+  options.temperature = config.rollout.temperature;
+  options.top_k = config.rollout.top_k;
+  options.top_p = config.rollout.top_p;
+  options.max_new_tokens = config.rollout.max_response_length;
+  options.batch_size = config.rollout.batch_size;
+  options.eos_ids = decoder->shape().eos_ids;
+  options.seed = seed;
+  return options;
+}
+
+SamplerOptions Session::greedy() const {
+  SamplerOptions options;
+  options.temperature = 0;
+  options.max_new_tokens = config.rollout.max_response_length;
+  options.batch_size = config.eval.batch_size;
+  options.eos_ids = decoder->shape().eos_ids;
+  return options;
+}
+
+std::string Session::trained_quant() const { return label(config.quant, quantized_training(config.quant)); }
+
+std::string Session::evaluated_quant() const {
+  return label(config.quant, config.eval.quant == "as_training" && quantized_training(config.quant));
+}
+
+std::string quant_report_json(const AttachReport& report) {
+  nlohmann::json modules = nlohmann::json::array();
+  for (const auto& module : report.modules)
+    modules.push_back({{"name", module.name},
+                       {"projection", module.projection},
+                       {"weight", module.weight},
+                       {"activation", module.activation},
+                       {"hook", module.hook},
+                       {"blocking", module.blocking},
+                       {"weight_sqnr_db", module.weight_sqnr_db}});
+  return nlohmann::json{{"modules", modules},
+                        {"quantized_modules", report.modules.size()},
+                        {"quantized_projections", report.projections},
+                        {"twice", report.twice},
+                        {"label", report.label}}
+             .dump(2) +
+         "\n";
+}
+
+}  // namespace assay::train

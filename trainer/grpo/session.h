@@ -1,0 +1,59 @@
+// Everything a run works with, loaded and checked: config, tokenizer, model with adapters and quantizers, problems.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/spec/config.h"
+#include "trainer/grpo/data.h"
+#include "trainer/grpo/reward.h"
+#include "trainer/model/decoder.h"
+#include "trainer/rollout/sampler.h"
+#include "trainer/text/tokenizer.h"
+
+namespace assay::train {
+
+struct Inputs {                 // what a CONFIG argument means
+  spec::Config config;
+  spec::Derived derived;        // paths resolved; counts as the file beside the config had them
+  std::filesystem::path folder; // the run folder, or the folder the config file lies in
+};
+
+// `path` is a run folder (config.json inside) or a canonical config file. Paths come from derived.json beside it; without
+// one they are taken relative to that folder. Throws BadInput.
+Inputs read_inputs(const std::filesystem::path& path);
+
+struct ProblemSet {
+  std::filesystem::path file;
+  std::vector<Problem> problems;
+  std::vector<std::vector<std::int32_t>> prompts;  // tokens, one per problem
+};
+
+struct Session {
+  spec::Config config;
+  spec::Derived derived;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Decoder> decoder;
+  AttachReport report;          // empty without quantization
+  ProblemSet train, test;
+  Scorer scorer = Scorer::verl;
+
+  std::string completion(const std::vector<std::int32_t>& ids) const;  // text of a response, valid UTF-8
+  SamplerOptions sampling(std::uint64_t seed) const;                   // as rollout.* says
+  SamplerOptions greedy() const;                                       // as eval.* says
+  // Labels of the quantization that the training forward runs under, and that evaluations run under.
+  std::string trained_quant() const;
+  std::string evaluated_quant() const;
+};
+
+// Sets the thread count and deterministic algorithms of the process, then loads all. Throws BadInput for whatever the
+// config or an input file is to blame for. `quantizer`: see decoder.h.
+Session open_session(const Inputs& inputs, ActivationQuantizer quantizer = default_activation_quantizer());
+
+// The attach report as quant-report.json holds it.
+std::string quant_report_json(const AttachReport& report);
+
+}  // namespace assay::train

@@ -1,0 +1,18 @@
+// The training loop: one run folder in, an exit code out (docs/run-folder.md).
+#pragma once
+
+#include <filesystem>
+
+#include "trainer/grpo/exit_code.h"
+#include "trainer/model/decoder.h"
+
+namespace assay::train {
+
+// Runs what run_folder/config.json says, prints one line per step to standard output. Returns exit_finished,
+// exit_non_finite or exit_terminated, each with its event. Throws BadInput when the config or an input is refused, or the
+// folder cannot be written or holds a run already; anything else it throws is an infrastructure fault.
+// Installs handlers for SIGTERM and SIGINT. `quantizer`: see decoder.h.
+ExitCode train(const std::filesystem::path& run_folder,
+               ActivationQuantizer quantizer = default_activation_quantizer());
+
+}  // namespace assay::train

@@ -1,0 +1,201 @@
+#include "trainer/grpo/update.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string>
+
+#include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/loss.h"
+#include "trainer/grpo/stop.h"
+
+namespace assay::train {
+namespace {
+
+struct Span {  // prompts [begin, end) of the batch
+  std::int64_t begin, end;
+};
+
+std::vector<Span> split(Span whole, std::int64_t size) {
+  if (size <= 0) return {whole};
+  std::vector<Span> parts;
+  for (auto at = whole.begin; at < whole.end; at += size) parts.push_back({at, std::min(at + size, whole.end)});
+  return parts;
+}
+
+template <class T>
+std::vector<T> slice(const std::vector<T>& values, std::int64_t begin, std::int64_t end) {
+  return {values.begin() + begin, values.begin() + end};
+}
+
+// Micro-batches: rows of a few prompts as tensors, B rows of R tokens.
+class Rows {
+ public:
+  Rows(Session& session, const Batch& batch) : session_(session), batch_(batch) {}
+
+  TokenLogprobs logprobs(Span span) const {
+    return token_logprobs(*session_.decoder, slice(batch_.prompts, span.begin, span.end),
+                          slice(batch_.rollout.responses, span.begin * group(), span.end * group()), group(),
+                          session_.config.rollout.temperature);
+  }
+  at::Tensor advantages(Span span) const {
+    const auto values = slice(batch_.advantages, span.begin * group(), span.end * group());
+    return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(at::kFloat);
+  }
+  // The sampler's own log-probs, [B, R]; 0 on the padding.
+  at::Tensor sampled_logprobs(Span span, std::int64_t width) const {
+    auto padded = at::zeros({(span.end - span.begin) * group(), width}, at::kFloat);
+    auto rows = padded.accessor<float, 2>();
+    for (std::int64_t r = 0; r < rows.size(0); ++r) {
+      const auto& row = batch_.rollout.logprobs[static_cast<std::size_t>(span.begin * group() + r)];
+      for (std::int64_t t = 0; t < static_cast<std::int64_t>(row.size()); ++t) rows[r][t] = row[static_cast<std::size_t>(t)];
+    }
+    return padded;
+  }
+  LossScale scale(Span span) const {
+    LossScale scale;
+    for (auto r = span.begin * group(); r < span.end * group(); ++r) {
+      const auto length = batch_.rollout.responses[static_cast<std::size_t>(r)].size();
+      scale.tokens += static_cast<double>(length);
+      scale.sequences += length > 0;
+    }
+    return scale;
+  }
+
+ private:
+  std::int64_t group() const { return session_.config.rollout.samples_per_prompt; }
+  Session& session_;
+  const Batch& batch_;
+};
+
+// How far the training forward's log-probs are from the sampler's. With d = training - sampled:
+// kl = mean(-d), k3 = mean(exp(d) - 1 - d), both estimates of KL(sampler || trainer).
+class Gap {
+ public:
+  void add(const at::Tensor& trained, const at::Tensor& sampled, const at::Tensor& mask) {
+    const auto on = mask > 0;
+    const auto sum = [&](const at::Tensor& values) { return at::where(on, values, 0.0).sum().item<double>(); };
+    const auto d = (trained - sampled).to(at::kDouble).clamp(-20, 20);
+    const auto probability = (trained.to(at::kDouble).exp() - sampled.to(at::kDouble).exp()).abs();
+    kl_ += sum(-d);
+    k3_ += sum(d.exp() - 1 - d);
+    probability_ += sum(probability);
+    largest_ = std::max(largest_, at::where(on, probability, 0.0).max().item<double>());
+    tokens_ += on.sum().item<double>();
+  }
+  void report(Metrics& metrics) const {
+    if (tokens_ == 0) return;
+    metrics["rollout_corr/kl"] = kl_ / tokens_;
+    metrics["rollout_corr/k3_kl"] = k3_ / tokens_;
+    metrics["training/rollout_probs_diff_mean"] = probability_ / tokens_;
+    metrics["training/rollout_probs_diff_max"] = largest_;
+  }
+
+ private:
+  double kl_ = 0, k3_ = 0, probability_ = 0, largest_ = 0, tokens_ = 0;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& batch, std::int64_t step) {
+  const auto& grpo = session.config.grpo;
+  const LossOptions options = LossOptions::from(session.config);
+  const double lr = learning_rate(session.config.optimizer, step);
+  const Rows rows(session, batch);
+  UpdateResult result;
+  result.covered.assign(optimizer.parameters().size(), false);
+
+  std::vector<std::vector<Span>> mini_batches;
+  if (batch.prompt_count() > 0)
+    for (const Span mini : split({0, batch.prompt_count()}, grpo.mini_batch_size))
+      mini_batches.push_back(split(mini, grpo.micro_batch_size));
+
+  session.decoder->set_phase(Phase::training);
+  const auto started = std::chrono::steady_clock::now();
+  std::vector<std::vector<at::Tensor>> old(mini_batches.size());
+  {
+    const at::NoGradGuard no_grad;
+    for (std::size_t m = 1; m < mini_batches.size(); ++m)
+      for (const Span micro : mini_batches[m]) old[m].push_back(rows.logprobs(micro).logprobs);
+  }
+  result.metrics["timing_s/old_log_prob"] = seconds_since(started);
+
+  Gap gap;
+  double loss_sum = 0, norm_sum = 0, largest_norm = 0, tokens = 0, kl = 0, clipped = 0, clipped_lower = 0, entropy = 0;
+  double first_ratio = 0, first_deviation = 0;
+  for (std::size_t m = 0; m < mini_batches.size() && !stop_requested(); ++m) {
+    const auto& micros = mini_batches[m];
+    const LossScale scale = rows.scale({micros.front().begin, micros.back().end});
+    optimizer.zero_grad();
+    double loss = 0, ratio = 0, deviation = 0;
+    bool graph = false;
+    for (std::size_t i = 0; i < micros.size(); ++i) {
+      const TokenLogprobs now = rows.logprobs(micros[i]);
+      const at::Tensor before = m == 0 ? now.logprobs.detach() : old[m][i];
+      const PolicyLoss part = policy_loss(now.logprobs, before, rows.advantages(micros[i]), now.mask, options, scale);
+      loss += part.loss.item<double>();
+      kl += part.kl;
+      clipped += part.clipped;
+      clipped_lower += part.clipped_lower;
+      ratio += part.ratio;
+      deviation = std::max(deviation, part.ratio_deviation);
+      entropy += at::where(now.mask > 0, now.entropy.to(at::kDouble), 0.0).sum().item<double>();
+      gap.add(before, rows.sampled_logprobs(micros[i], now.mask.size(1)), now.mask);
+      if (!std::isfinite(loss)) throw NonFinite("the loss is not finite");
+      if (part.loss.requires_grad()) {
+        part.loss.backward();
+        graph = true;
+      }
+    }
+    const Gradients gradients = optimizer.gradients();
+    if (!gradients.finite) throw NonFinite("a gradient is not finite");
+    if (graph) {
+      optimizer.step(lr, gradients.norm);
+      ++result.updates;
+    } else {
+      ++result.without_graph;
+    }
+    for (std::size_t i = 0; i < result.covered.size(); ++i)
+      result.covered[i] = result.covered[i] || gradients.non_zero[i];
+    if (m == 0) {
+      first_ratio = ratio / scale.tokens;
+      first_deviation = deviation;
+    }
+    loss_sum += loss;
+    norm_sum += gradients.norm;
+    largest_norm = std::max(largest_norm, gradients.norm);
+    tokens += scale.tokens;
+  }
+  optimizer.zero_grad();
+
+  auto& metrics = result.metrics;
+  const auto minis = static_cast<double>(result.updates + result.without_graph);
+  if (minis > 0) {
+    metrics["actor/pg_loss"] = loss_sum / minis;
+    metrics["actor/grad_norm"] = norm_sum / minis;
+    metrics["actor/grad_norm_max"] = largest_norm;
+    metrics["actor/ppo_kl"] = kl / tokens;
+    metrics["actor/pg_clipfrac"] = clipped / tokens;
+    metrics["actor/pg_clipfrac_lower"] = clipped_lower / tokens;
+    metrics["actor/entropy"] = entropy / tokens;
+    metrics["actor/first_ratio_mean"] = first_ratio;
+    metrics["actor/first_ratio_max_deviation"] = first_deviation;
+    gap.report(metrics);
+  } else {
+    metrics["actor/grad_norm"] = 0;
+  }
+  metrics["actor/lr"] = lr;
+  metrics["actor/updates"] = static_cast<double>(result.updates);
+  metrics["actor/no_gradient_updates"] = static_cast<double>(result.without_graph);
+  metrics["actor/grad_tensors"] = static_cast<double>(std::count(result.covered.begin(), result.covered.end(), true));
+  metrics["actor/adapter_tensors"] = static_cast<double>(result.covered.size());
+  return result;
+}
+
+}  // namespace assay::train
