@@ -8,10 +8,15 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <fstream>
 #include <stdexcept>
+#include <string_view>
+#include <thread>
 
 namespace assay::registry {
 namespace {
@@ -30,6 +35,12 @@ void sync_folder(const fs::path& folder) {
   if (!ok) fail(folder, std::strerror(error));
 }
 
+constexpr const char* kForeign = "is not an assay registry (not an SQLite file)";
+
+std::string damaged(const std::string& how) {
+  return "is damaged (" + how + "); restore it from a copy, or move it away and rebuild it from the run folders";
+}
+
 fs::path folder_of(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
@@ -41,6 +52,35 @@ void refuse_network(const fs::path& file) {
     fail(file, "the registry cannot lie on " + *kind +
                    ", a network file system, where SQLite's write-ahead log is not safe; set XDG_DATA_HOME to a folder "
                    "on a local disk");
+}
+
+// SQLite's file format, 1.3: the first page begins with this header, which begins with these 16 bytes.
+constexpr std::size_t kHeader = 100;
+constexpr std::string_view kMagic("SQLite format 3\0", 16);
+
+bool begins_as_sqlite(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::array<char, kMagic.size()> first{};
+  in.read(first.data(), first.size());
+  return kMagic.starts_with(std::string_view(first.data(), static_cast<std::size_t>(in.gcount())));
+}
+
+// SQLite reads a file that was cut inside its last page as if the rest were zeros, and one of less than a page as empty.
+bool cut_short(const fs::path& file) {
+  for (int look = 0; look < 2; ++look) {
+    // While there is a log, another process may be writing it back at this moment, the last page half there.
+    std::error_code ignored;
+    if (fs::file_size(file.string() + "-wal", ignored) > 0 && !ignored) return false;
+    std::ifstream in(file, std::ios::binary);
+    std::array<unsigned char, kHeader> header{};
+    in.read(reinterpret_cast<char*>(header.data()), header.size());
+    const std::uintmax_t size = fs::file_size(file);
+    const unsigned stored = header[16] * 256U + header[17];  // page size; 1 stands for 65536
+    const unsigned page = stored == 1 ? 65536 : stored;
+    if (size >= header.size() && (page < 512 || size % page == 0)) return false;
+    if (look == 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return true;
 }
 
 void use_wal(SQLite::Database& database, const fs::path& file) {
@@ -105,8 +145,11 @@ std::optional<std::string> network_file_system(long f_type) {
 }
 
 void make_if_missing(const fs::path& file, const std::vector<Migration>& steps) {
-  if (fs::exists(file)) return;
-  fs::create_directories(folder_of(file));
+  std::error_code ignored;  // a path through something that is no folder does not exist either
+  if (fs::exists(file, ignored)) return;
+  std::error_code error;
+  fs::create_directories(folder_of(file), error);
+  if (error) fail(folder_of(file), "this folder cannot be made: " + error.message());
   refuse_network(file);
   // A log without its file: what it holds must not be mixed into a new registry.
   if (fs::exists(file.string() + "-wal"))
@@ -125,18 +168,21 @@ void make_if_missing(const fs::path& file, const std::vector<Migration>& steps) 
     transaction.commit();
   }  // closing the last connection writes the log back and removes it
   const bool linked = ::link(temporary.c_str(), file.c_str()) == 0;
-  const int error = errno;
+  const int reason = errno;
   remove_with_companions(temporary);
-  if (!linked && error != EEXIST) fail(file, std::strerror(error));
+  if (!linked && reason != EEXIST) fail(file, std::strerror(reason));
   sync_folder(folder_of(file));
 }
 
 SQLite::Database open_checked(const fs::path& file, bool writable, const std::vector<Migration>& steps) {
-  if (!fs::exists(file)) fail(file, "there is no registry here yet; `assay run` or `assay add` makes one");
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) fail(file, "there is no registry here yet; `assay run` or `assay add` makes one");
   if (!fs::is_regular_file(file)) fail(file, "is not a file");
   if (fs::file_size(file) == 0)
     fail(file, "is empty, which a registry never is; restore it from a copy, or move it away to begin a new one");
   refuse_network(file);
+  if (!begins_as_sqlite(file)) fail(file, kForeign);
+  if (cut_short(file)) fail(file, damaged("cut short"));
   try {
     SQLite::Database database(file.string(), writable ? SQLite::OPEN_READWRITE : SQLite::OPEN_READONLY, kBusyTimeoutMs);
     if (writable && sqlite3_db_readonly(database.getHandle(), "main") == 1) fail(file, "cannot be written");
@@ -156,10 +202,8 @@ SQLite::Database open_checked(const fs::path& file, bool writable, const std::ve
     return database;
   } catch (const SQLite::Exception& error) {
     switch (error.getErrorCode()) {
-      case SQLITE_NOTADB: fail(file, "is not an assay registry (not an SQLite file)");
-      case SQLITE_CORRUPT:
-        fail(file, "is damaged (" + std::string(error.what()) + "); restore it from a copy, or move it away and rebuild it "
-                   "from the run folders");
+      case SQLITE_NOTADB: fail(file, kForeign);
+      case SQLITE_CORRUPT: fail(file, damaged(error.what()));
       case SQLITE_CANTOPEN: fail(file, "cannot be opened");
       default: fail(file, error.what());
     }

@@ -63,7 +63,7 @@ Comparison compare(const std::vector<RunResult>& runs, const CompareOptions& opt
 
 // `-` for a cell that is not there, `!` for one that is missing because the run went wrong. Markdown is aligned, so that
 // it reads as plain text too; what the columns mean, the rule and what is unfinished stand below it. CSV and JSON carry
-// every digit; JSON has null for `-` and `!`.
+// shares in full, intervals and p to 12 digits; JSON has null for `-` and `!`.
 std::string to_markdown(const std::vector<RunResult>& runs, const CompareOptions& options);
 std::string to_csv(const std::vector<RunResult>& runs, const CompareOptions& options);
 std::string to_json(const std::vector<RunResult>& runs, const CompareOptions& options);

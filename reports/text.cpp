@@ -36,6 +36,13 @@ std::string shortest(double value) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
+double rounded(double value) {
+  std::array<char, 40> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::scientific, 11).ptr;
+  std::from_chars(text.data(), end, value);
+  return value;
+}
+
 std::string p_value(double p) {
   if (p < 0.001) return "<.001";
   const std::string text = fixed(p, 3);

@@ -9,6 +9,7 @@ namespace assay::report {
 
 std::string fixed(double value, int decimals);   // "60.9"; never "-0.0"
 std::string shortest(double value);              // the fewest digits that read back as the same number
+double rounded(double value);                    // to 12 significant digits: what libraries' versions do not change
 std::string p_value(double p);                   // ".043", "<.001", "1.000"
 std::string as_published(double percent);        // two decimals as papers print them, more if it had more
 

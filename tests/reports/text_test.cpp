@@ -15,6 +15,8 @@ TEST_CASE("numbers, whatever the locale says") {
     CHECK(fixed(-0.06, 1) == "-0.1");
     CHECK(shortest(0.1) == "0.1");
     CHECK(shortest(50) == "50");
+    CHECK(rounded(1.0 / 3) == 0.333333333333);
+    CHECK(rounded(5.299469827377981e-169) == 5.29946982738e-169);
     CHECK(p_value(0.0004) == "<.001");
     CHECK(p_value(0.0431) == ".043");
     CHECK(p_value(1) == "1.000");
