@@ -1,0 +1,207 @@
+// The kernels against plain loops in double, and the hand-written backwards against ATen's autograd in float64.
+#include <ATen/ATen.h>
+#include <torch/autograd.h>
+
+#include <cmath>
+
+#include "catch.h"
+#include "tests/trainer/model/tiny.h"
+#include "trainer/model/attention.h"
+#include "trainer/model/head.h"
+#include "trainer/model/kernels/kernels.h"
+#include "trainer/model/ops.h"
+
+using namespace assay;
+using namespace assay::train;
+
+namespace {
+
+at::Tensor normal(std::initializer_list<std::int64_t> sizes, std::uint64_t seed) {
+  return at::empty(sizes, at::kFloat).normal_(0, 1, test::generator(seed));
+}
+
+at::Tensor leaf(const at::Tensor& t) { return t.clone().requires_grad_(true); }
+
+// Largest difference between the gradients of f(inputs in float32) and of reference(inputs in float64), of the sum
+// of the output weighted by fixed random numbers, relative to the reference's largest entry.
+using Function = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
+double gradient_gap(const std::vector<at::Tensor>& inputs, const Function& f, const Function& reference) {
+  std::vector<at::Tensor> single, twice;
+  for (const auto& t : inputs) {
+    single.push_back(leaf(t));
+    twice.push_back(leaf(t.to(at::kDouble)));
+  }
+  const at::Tensor y = f(single), expected = reference(twice);
+  REQUIRE(y.sizes() == expected.sizes());
+  CHECK(test::gap(y.detach().to(at::kDouble), expected.detach()) < 2e-5 * (1 + expected.abs().max().item<double>()));
+  const at::Tensor weights = at::empty(y.sizes(), at::kFloat).normal_(0, 1, test::generator(99));
+  const auto got = torch::autograd::grad({(y * weights).sum()}, single);
+  const auto wanted = torch::autograd::grad({(expected * weights.to(at::kDouble)).sum()}, twice);
+  double worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    worst = std::max(worst, test::gap(got[i].to(at::kDouble), wanted[i]) / wanted[i].abs().max().item<double>());
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("products of every edge size, in both builds") {
+  std::vector<const kernels::Table*> tables{&kernels::portable()};
+  if (std::string(kernels::active().name) == "avx2")
+    tables.push_back(&kernels::avx2());
+  else
+    test::report_skipped("avx2 kernels", "this processor has no AVX2 and FMA");
+  for (const auto* table : tables) {
+    for (const std::int64_t m : {1, 5, 6, 7, 13, 25, 100})
+      for (const std::int64_t n : {1, 7, 8, 9, 16, 24, 37})
+        for (const std::int64_t k : {0, 1, 12, 256, 300}) {
+          const at::Tensor a = normal({m, k}, 1), w = normal({n, k}, 2), bias = normal({n}, 3);
+          const at::Tensor exact = at::matmul(a.to(at::kDouble), w.to(at::kDouble).t());
+          kernels::Packed packed;
+          kernels::pack(packed, w.data_ptr<float>(), k, n, 1, k);
+          at::Tensor c = at::full({m, n}, 7.f);
+          table->gemm_packed(m, a.data_ptr<float>(), k, 1, packed, c.data_ptr<float>(), n, 0.5f,
+                             bias.data_ptr<float>(), false);
+          INFO(table->name << " m " << m << " n " << n << " k " << k);
+          REQUIRE(test::gap(c.to(at::kDouble), exact * 0.5 + bias) < 1e-4);
+          // A row alone gives the same bits.
+          at::Tensor last = at::full({1, n}, 7.f);
+          table->gemm_packed(1, a.data_ptr<float>() + (m - 1) * k, k, 1, packed, last.data_ptr<float>(), n, 0.5f,
+                             bias.data_ptr<float>(), false);
+          REQUIRE(test::same_bits(last, c.narrow(0, m - 1, 1)));
+          // Unpacked, with A read down its columns, and added to what is there.
+          const at::Tensor wt = w.t().contiguous(), at_ = a.t().contiguous();
+          at::Tensor added = at::full({m, n}, 2.f);
+          table->gemm(m, n, k, at_.data_ptr<float>(), 1, m, wt.data_ptr<float>(), n, added.data_ptr<float>(), n, 1.f,
+                      true);
+          REQUIRE(test::gap(added.to(at::kDouble), exact + 2.0) < 1e-4);
+        }
+  }
+}
+
+TEST_CASE("the distribution of a row of logits") {
+  for (const std::int64_t v : {1, 7, 8, 61, 512}) {
+    const at::Tensor z = normal({v}, 5) * 4;
+    at::Tensor p = z.clone();
+    float largest = 0, log_sum = 0, entropy = 0;
+    kernels::active().distribution(v, p.data_ptr<float>(), 0.5f, &largest, &log_sum, &entropy);
+    const at::Tensor exact = at::log_softmax(z.to(at::kDouble) * 0.5, 0);
+    CHECK(test::gap(p.to(at::kDouble), exact.exp()) < 1e-6);
+    CHECK(test::gap((z.to(at::kDouble) * 0.5 - largest) - log_sum, exact) < 2e-6);
+    CHECK(entropy == Approx(-(exact * exact.exp()).sum().item<double>()).margin(1e-5));
+  }
+  at::Tensor broken = at::tensor({1.f, NAN, 2.f});
+  float largest = 0, log_sum = 0;
+  kernels::active().distribution(3, broken.data_ptr<float>(), 1.f, &largest, &log_sum, nullptr);
+  CHECK(!std::isfinite(log_sum));
+}
+
+TEST_CASE("silu at the ends of its range") {
+  const at::Tensor gate = at::tensor({-1e30f, -200.f, -88.5f, -1.f, 0.f, 1.f, 88.5f, 200.f, 1e30f, NAN});
+  const at::Tensor y = swiglu(gate, at::ones_like(gate));
+  const at::Tensor expected = at::silu(gate.to(at::kDouble));
+  for (std::int64_t i = 0; i < 9; ++i)
+    CHECK(y[i].item<double>() == Approx(expected[i].item<double>()).epsilon(1e-6).margin(1e-6));
+  CHECK(std::isnan(y[9].item<float>()));
+}
+
+TEST_CASE("RMS norm: value and gradients") {
+  for (const std::int64_t d : {6, 48, 96})
+    CHECK(gradient_gap({normal({9, d}, 1), normal({d}, 2)},
+                       [](const auto& in) { return rms_norm(in[0], in[1], 1e-6); },
+                       [](const auto& in) {
+                         return in[0] * at::rsqrt(in[0].pow(2).mean(-1, true) + 1e-6) * in[1];
+                       }) < 1e-5);
+}
+
+TEST_CASE("SwiGLU: value and gradients") {
+  CHECK(gradient_gap({normal({5, 21}, 1) * 3, normal({5, 21}, 2)},
+                     [](const auto& in) { return swiglu(in[0], in[1]); },
+                     [](const auto& in) { return at::silu(in[0]) * in[1]; }) < 1e-5);
+}
+
+TEST_CASE("rotation: value and gradient") {
+  Rope rope(12, 10000);
+  rope.cover(300);
+  const auto positions = std::make_shared<const std::vector<std::int32_t>>(std::vector<std::int32_t>{0, 5, 299});
+  CHECK(gradient_gap({normal({3, 24}, 1)}, [&](const auto& in) { return rotate(in[0], 2, rope, positions); },
+                     [](const auto& in) {
+                       const at::Tensor f = at::pow(10000.0, -at::arange(0, 12, 2, at::kDouble) / 12);
+                       const at::Tensor angle = at::tensor({0., 5., 299.}, at::kDouble).unsqueeze(1) * f;
+                       const at::Tensor c = angle.cos().unsqueeze(1), s = angle.sin().unsqueeze(1);
+                       const at::Tensor x = in[0].view({3, 2, 12});
+                       const at::Tensor a = x.narrow(2, 0, 6), b = x.narrow(2, 6, 6);
+                       return at::cat({a * c - b * s, b * c + a * s}, 2).reshape({3, 24});
+                     }) < 2e-5);
+}
+
+TEST_CASE("linear with LoRA: value and all gradients") {
+  for (const std::int64_t m : {1, 7, 300}) {
+    const Function reference = [](const auto& in) {
+      return at::linear(in[0], in[1], in[2]) + at::linear(at::linear(in[0], in[3]), in[4]) * 2.0;
+    };
+    const Function ours = [](const auto& in) {
+      Matrix weight(in[1]);
+      LoraPair lora{Matrix(in[3]), Matrix(in[4]), 2.f};
+      return linear(in[0], weight, in[2], &lora);
+    };
+    const Function apart = [](const auto& in) {
+      Matrix weight(in[1]);
+      LoraPair lora{Matrix(in[3]), Matrix(in[4]), 2.f};
+      return linear(in[0], weight, in[2], nullptr) + low_rank(in[0], lora);
+    };
+    const std::vector<at::Tensor> inputs{normal({m, 20}, 1), normal({33, 20}, 2), normal({33}, 3), normal({5, 20}, 4),
+                                         normal({33, 5}, 5)};
+    CHECK(gradient_gap(inputs, ours, reference) < 2e-5);
+    CHECK(gradient_gap(inputs, apart, reference) < 2e-5);
+  }
+}
+
+TEST_CASE("attention behind shared prompts: value and all gradients") {
+  const Heads heads{4, 2, 12};
+  const std::vector<std::int64_t> prompts{17, 3}, start{0, 17}, of_row{1, 0, 1, 0}, lengths{5, 18, 0, 1};
+  const auto layout = Layout::behind(start, prompts, of_row, lengths);
+  const Function ours = [&](const auto& in) { return attention(in[0], in[1], in[2], in[3], in[4], layout, heads); };
+  const Function reference = [&](const auto& in) {
+    std::vector<at::Tensor> rows;
+    std::int64_t before = 0;
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+      const auto p = static_cast<std::size_t>(of_row[i]);
+      const std::int64_t n = lengths[i], all = prompts[p] + n;
+      const auto split = [&](const at::Tensor& t, std::int64_t h) { return t.reshape({-1, h, 12}).transpose(0, 1); };
+      const auto with_prompt = [&](const at::Tensor& prompt, const at::Tensor& own) {
+        return split(at::cat({prompt.narrow(0, start[p], prompts[p]), own.narrow(0, before, n)}), 2).repeat_interleave(2, 0);
+      };
+      const at::Tensor q = split(in[0].narrow(0, before, n), 4), k = with_prompt(in[3], in[1]), v = with_prompt(in[4], in[2]);
+      const at::Tensor hidden = at::ones({n, all}, at::kBool).tril(all - n).logical_not();
+      const at::Tensor weights =
+          at::softmax((at::matmul(q, k.transpose(1, 2)) / std::sqrt(12.0)).masked_fill(hidden, -INFINITY), -1);
+      rows.push_back(at::matmul(weights, v).transpose(0, 1).reshape({n, 48}));
+      before += n;
+    }
+    return at::cat(rows);
+  };
+  CHECK(gradient_gap({normal({24, 48}, 1), normal({24, 24}, 2), normal({24, 24}, 3), normal({20, 24}, 4),
+                      normal({20, 24}, 5)},
+                     ours, reference) < 2e-5);
+}
+
+TEST_CASE("log-probs of chosen tokens: value, entropy and gradient") {
+  const at::Tensor head = normal({61, 24}, 2), targets = at::randint(0, 61, {40}, test::generator(3), at::kLong);
+  at::Tensor entropy;
+  CHECK(gradient_gap({normal({40, 24}, 1)},
+                     [&](const auto& in) {
+                       Matrix matrix(head);
+                       const Scores scores = score_tokens(in[0], matrix, targets, 0.7);
+                       entropy = scores.entropy;
+                       return scores.logprobs;
+                     },
+                     [&](const auto& in) {
+                       return at::log_softmax(at::matmul(in[0], head.to(at::kDouble).t()) / 0.7, -1)
+                           .gather(1, targets.unsqueeze(1))
+                           .squeeze(1);
+                     }) < 2e-5);
+  const at::Tensor exact = at::log_softmax(at::matmul(normal({40, 24}, 1), head.t()).to(at::kDouble) / 0.7, -1);
+  CHECK(test::gap(entropy.to(at::kDouble), -(exact * exact.exp()).sum(-1)) < 1e-4);
+  CHECK(!entropy.requires_grad());
+}
