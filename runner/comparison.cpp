@@ -1,0 +1,130 @@
+#include "runner/comparison.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace assay::runner {
+namespace {
+
+using nlohmann::json;
+using registry::Registry;
+using registry::RunRow;
+
+report::EvalPoint point(const registry::Evaluation& evaluation) {
+  report::EvalPoint result;
+  result.step = evaluation.step;
+  result.problems = evaluation.problems;
+  result.correct = evaluation.correct;
+  result.quant = evaluation.quant;
+  result.trained_quant = evaluation.trained_quant;
+  result.data_sha256 = evaluation.data_sha256;
+  // By problem, in the order of their numbers: paired tests need every problem at its place.
+  bool whole = static_cast<std::int64_t>(evaluation.outcomes.size()) == evaluation.problems;
+  for (std::size_t i = 0; whole && i < evaluation.outcomes.size(); ++i)
+    whole = evaluation.outcomes[i].index == static_cast<std::int64_t>(i);
+  if (whole)
+    for (const registry::Outcome& outcome : evaluation.outcomes) result.outcomes.push_back(outcome.correct);
+  return result;
+}
+
+std::optional<double> percent_or_none(const json& published, const char* key) {
+  const auto found = published.find(key);
+  if (found == published.end() || !found->is_number()) return std::nullopt;
+  return found->get<double>();
+}
+
+report::RunResult result_of(const Registry& registry, const RunRow& row, const CompareChoice& choice) {
+  const json config = json::parse(row.config_json);
+  const json run = json::parse(row.run_json);
+  const json& quant = config.at("quant");
+  report::RunResult result;
+  result.number = row.number;
+  result.id = row.run;
+  result.title = run.value("title", "");
+  result.format = quant.at("format").get<std::string>();
+  result.hook = result.blocking = result.ste = "-";
+  if (result.format != "none") {
+    const std::string where = quant.at("injection_point").get<std::string>();
+    if (where != "activation") result.blocking = quant.at("blocking").get<std::string>();
+    if (where != "weight") {   // weights are quantized once, outside the forward pass: no hook, no estimator
+      result.hook = quant.at("hook").get<std::string>();
+      result.ste = quant.at("ste").get<bool>() ? "yes" : "no";
+    }
+  }
+  result.baseline = run.value("baseline", "");
+  result.seed = row.seed;
+  result.state = registry::name(row.state.kind);
+  result.state_detail = row.state.detail;
+  result.steps = config.at("train").at("steps").get<std::int64_t>();
+  const json published = run.value("published", json::object());
+  result.published_first = percent_or_none(published, "first");
+  result.published_last = percent_or_none(published, "last");
+  const std::int64_t first = choice.first.value_or(0), last = choice.last.value_or(result.steps);
+  for (const registry::Evaluation& evaluation : registry.evaluations(row.number, true)) {
+    if (evaluation.step == first) result.first = point(evaluation);
+    if (evaluation.step == last) result.last = point(evaluation);
+  }
+  // Of the last training step; an evaluation's own line carries none of these.
+  const auto last_value = [&](const char* key) -> std::optional<double> {
+    const std::vector<registry::MetricPoint> points = registry.metrics(row.number, key);
+    if (points.empty()) return std::nullopt;
+    return points.back().value;
+  };
+  const auto count = [&](const char* key) -> std::optional<std::int64_t> {
+    const auto value = last_value(key);
+    if (!value || !std::isfinite(*value)) return std::nullopt;
+    return std::llround(*value);
+  };
+  result.training_score = last_value("critic/score/mean");
+  result.adapters_with_gradient = count("actor/grad_tensors");
+  result.adapter_tensors = count("actor/adapter_tensors");
+  return result;
+}
+
+std::optional<RunRow> latest(const Registry& registry, const std::string& series, const std::string& run,
+                             std::int64_t seed) {
+  Registry::RunFilter filter;
+  if (!series.empty()) filter.series = series;
+  filter.run = run;
+  filter.seed = seed;
+  filter.limit = 1;
+  std::vector<RunRow> rows = registry.runs(filter);
+  if (rows.empty()) return std::nullopt;
+  return std::move(rows.front());
+}
+
+}  // namespace
+
+std::vector<report::RunResult> results(const Registry& registry, const std::vector<RunRow>& rows,
+                                       const CompareChoice& choice) {
+  std::vector<report::RunResult> all;
+  std::set<std::pair<std::string, std::int64_t>> have;
+  for (const RunRow& row : rows) {
+    all.push_back(result_of(registry, row, choice));
+    have.insert({row.run, row.seed});
+  }
+  for (const RunRow& row : rows) {
+    const json run = json::parse(row.run_json);
+    const std::string baseline = choice.baseline.empty() ? run.value("baseline", "") : choice.baseline;
+    if (baseline.empty() || !have.insert({baseline, row.seed}).second) continue;
+    std::string series = choice.baseline.empty() ? run.value("baseline_series", "") : "";
+    if (series.empty()) series = row.series;
+    auto found = latest(registry, series, baseline, row.seed);
+    if (!found) found = latest(registry, "", baseline, row.seed);
+    if (found) all.push_back(result_of(registry, *found, choice));
+  }
+  return all;
+}
+
+report::CompareOptions compare_options(const Registry& registry, const std::vector<RunRow>& rows,
+                                       const CompareChoice& choice) {
+  report::CompareOptions options;
+  options.baseline = choice.baseline;
+  if (rows.empty()) return options;
+  if (const auto series = registry.series(rows.front().series))
+    options.success_accuracy = json::parse(series->json).value("success_accuracy", options.success_accuracy);
+  return options;
+}
+
+}  // namespace assay::runner

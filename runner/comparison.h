@@ -1,0 +1,28 @@
+// From the registry's rows to the comparison table's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "registry/registry.h"
+#include "reports/comparison.h"
+
+namespace assay::runner {
+
+struct CompareChoice {
+  std::string baseline;                       // run id for all; empty: each run's own
+  std::optional<std::int64_t> first, last;    // steps compared; else 0 and the last one planned
+};
+
+// The runs' results, and after them those of the baselines they name that are not among them: the latest run of that id
+// with the same seed, in the series that the run says its baseline stands in.
+std::vector<report::RunResult> results(const registry::Registry& registry, const std::vector<registry::RunRow>& rows,
+                                       const CompareChoice& choice);
+
+// As the series of the first row asks for.
+report::CompareOptions compare_options(const registry::Registry& registry, const std::vector<registry::RunRow>& rows,
+                                       const CompareChoice& choice);
+
+}  // namespace assay::runner

@@ -1,0 +1,203 @@
+#include "runner/daemon.h"
+
+#include <fcntl.h>
+#include <spdlog/sinks/rotating_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/signal_set.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "registry/registry.h"
+#include "runner/errors.h"
+#include "runner/fleet.h"
+#include "runner/process.h"
+#include "runner/protocol.h"
+#include "runner/server.h"
+#include "support/files.h"
+
+namespace assay::runner {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+int slots_from(int option) {
+  if (option > 0) return option;
+  if (const char* text = std::getenv("ASSAY_SLOTS"); text != nullptr && *text != '\0') {
+    char* end = nullptr;
+    const long slots = std::strtol(text, &end, 10);
+    if (*end != '\0' || slots < 1 || slots > 1'000'000)
+      throw UserError(kUsage, std::string("ASSAY_SLOTS: '") + text + "' is not a number of cores; unset it or set it "
+                                                                     "to 1 or more");
+    return static_cast<int>(slots);
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+FileLock take_lock(const Paths& paths) {
+  for (int attempt = 0;; ++attempt) {
+    std::optional<FileLock> lock;
+    try {
+      lock = FileLock::try_take(paths.lock());
+    } catch (const std::runtime_error& error) {
+      throw UserError(kFault, std::string(error.what()) + "; make it writable, or set ASSAY_HOME to a folder that is");
+    }
+    if (lock) return std::move(*lock);
+    if (attempt < 10) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // one that is just going
+      continue;
+    }
+    const auto other = read_daemon_record(paths);
+    throw UserError(kDaemon, "daemon: another one" + (other ? " (pid " + std::to_string(other->pid) + ")" : "") +
+                                 " already runs on " + paths.data.string() +
+                                 "; type `assay daemon status` to see it, `assay daemon stop` to end it");
+  }
+}
+
+void write_record(const FileLock& lock, const Paths& paths) {
+  const std::string text = json{{"pid", ::getpid()}, {"socket", paths.socket.string()}, {"log", paths.log().string()}}
+                               .dump() + "\n";
+  if (::ftruncate(lock.fd(), 0) != 0 || ::pwrite(lock.fd(), text.data(), text.size(), 0) < 0)
+    throw std::runtime_error(paths.lock().string() + ": " + std::strerror(errno));
+}
+
+std::shared_ptr<spdlog::logger> open_log(const Paths& paths, bool foreground) {
+  std::vector<spdlog::sink_ptr> sinks;
+  try {
+    sinks.push_back(std::make_shared<spdlog::sinks::rotating_file_sink_mt>(paths.log().string(), 5 << 20, 3));
+  } catch (const spdlog::spdlog_ex& error) {
+    throw UserError(kFault, paths.log().string() + ": the log cannot be written (" + error.what() +
+                                "); make its folder writable");
+  }
+  if (foreground) sinks.push_back(std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto log = std::make_shared<spdlog::logger>("daemon", sinks.begin(), sinks.end());
+  log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+  log->flush_on(spdlog::level::info);
+  return log;
+}
+
+class Daemon {
+ public:
+  Daemon(const Paths& paths, int slots, registry::Registry& registry, std::shared_ptr<spdlog::logger> log, int log_fd)
+      : paths_(paths), log_(std::move(log)),
+        fleet_(io_, registry, paths, slots, log_fd, log_, [this](std::int64_t run) { changed(run); }),
+        signals_(io_, SIGTERM, SIGINT) {}
+
+  void run(const std::function<void()>& ready) {
+    started_ = unix_now();
+    signals_.async_wait([this](const asio::error_code& error, int signal) {
+      if (error) return;
+      log_->info("ends on {}; runs go on", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+      io_.stop();
+    });
+    fleet_.restore();
+    server_ = std::make_unique<Server>(io_, paths_.socket, [this](const json& request) { return answer(request); });
+    log_->info("daemon {} listens at {} with {} slots", ::getpid(), paths_.socket.string(), fleet_.slots());
+    ready();
+    for (;;) {
+      try {
+        io_.run();
+        break;
+      } catch (const std::exception& fault) {
+        log_->error("{}", fault.what());  // what no one run can be blamed for; the loop goes on
+      }
+    }
+    server_.reset();
+    ::unlink(paths_.socket.c_str());
+  }
+
+ private:
+  void changed(std::int64_t run) {
+    if (server_) server_->changed(run);
+  }
+
+  json answer(const json& request) {
+    try {
+      const std::string op = request.at("op").get<std::string>();
+      if (op == "status") {
+        json waits = json::object();
+        for (const auto& [number, text] : fleet_.waits()) waits[std::to_string(number)] = text;
+        return {{"ok", true},       {"pid", ::getpid()},          {"slots", fleet_.slots()},
+                {"used", fleet_.used()}, {"active", fleet_.active()}, {"waits", waits},
+                {"started", started_},   {"data", paths_.data.string()}, {"log", paths_.log().string()}};
+      }
+      if (op == "submit") return {{"ok", true}, {"numbers", fleet_.submit(submission_from_json(request))}};
+      if (op == "kill") {
+        fleet_.kill(request.at("numbers").get<std::vector<std::int64_t>>(),
+                    {request.at("by").get<std::string>(), request.at("grace").get<double>()});
+        return {{"ok", true}};
+      }
+      if (op == "stop") {
+        log_->info("is asked to stop; runs go on");
+        asio::post(io_, [this] { io_.stop(); });  // the reply is written at once, before that
+        return {{"ok", true}};
+      }
+      return failure("daemon: it does not know the request '" + op + "'", kUsage);
+    } catch (const json::exception& error) {
+      return failure(std::string("daemon: the request is not what it expects: ") + error.what(), kUsage);
+    } catch (const std::invalid_argument& error) {
+      return failure(error.what(), kRefused);
+    } catch (const std::exception& error) {
+      log_->error("{}", error.what());
+      return failure(std::string(error.what()) + "; nothing was changed", kFault);
+    }
+  }
+
+  Paths paths_;
+  asio::io_context io_;
+  std::shared_ptr<spdlog::logger> log_;
+  Fleet fleet_;
+  asio::signal_set signals_;
+  std::unique_ptr<Server> server_;
+  double started_ = 0;
+};
+
+}  // namespace
+
+std::optional<DaemonRecord> read_daemon_record(const Paths& paths) {
+  std::error_code error;
+  if (!fs::exists(paths.lock(), error)) return std::nullopt;
+  const json record = json::parse(support::read_file(paths.lock()), nullptr, false);
+  if (!record.is_object()) return std::nullopt;  // not written yet
+  return DaemonRecord{record.value("pid", 0), record.value("socket", ""), record.value("log", "")};
+}
+
+void run_daemon(const Paths& paths, const DaemonOptions& options) {
+  const int slots = slots_from(options.slots);
+  ::signal(SIGPIPE, SIG_IGN);
+  for (const fs::path& folder : {paths.data, paths.state, paths.runs(), paths.series()}) make_folder(folder);
+  make_folder(paths.socket.parent_path());
+  const FileLock lock = take_lock(paths);
+  write_record(lock, paths);
+
+  auto log = open_log(paths, options.report < 0);
+  // Supervisors get it as stderr; it is appended to, whoever writes.
+  const Fd log_fd(::open(paths.log().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
+  if (options.report >= 0) ::dup2(log_fd.get(), STDERR_FILENO);  // what an assertion says must not get lost
+  std::optional<registry::Registry> registry;
+  try {
+    registry.emplace(registry::Registry::open(paths.registry(), registry::Registry::Access::read_write));
+  } catch (const std::runtime_error& error) {
+    log->error("{}", error.what());
+    throw UserError(kFault, error.what());
+  }
+  Daemon daemon(paths, slots, *registry, log, log_fd.get());
+  Fd report(options.report);
+  if (report) ::fcntl(report.get(), F_SETFD, FD_CLOEXEC);
+  daemon.run([&] {
+    if (!report) return;
+    [[maybe_unused]] const auto n = ::write(report.get(), "ready\n", 6);
+    report.reset();
+  });
+}
+
+}  // namespace assay::runner

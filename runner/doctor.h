@@ -1,0 +1,33 @@
+// The preflight, run by the trainer (`assay-train doctor`), several at once.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runner/paths.h"
+
+namespace assay::runner {
+
+struct DoctorJob {
+  std::string name;                   // how it is called where findings are shown
+  std::string config_json, derived_json;
+  int threads = 1;
+};
+
+struct DoctorResult {
+  std::string json;                   // what goes into doctor.json
+  int exit_code = 0;                  // of assay-train doctor
+  std::string error;                  // its last line on stderr when it gave no findings
+};
+
+// Runs each, as many at once as the cores of the machine allow. Results in the order of the jobs.
+std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<DoctorJob>& jobs);
+
+struct GroupedFinding {
+  std::string severity, what, change;
+  std::vector<std::string> names;     // of the jobs that have it, in their order
+};
+// Findings worth a warning (severity "warning" or "error"), the same ones of several jobs together.
+std::vector<GroupedFinding> group_findings(const std::vector<DoctorJob>& jobs, const std::vector<DoctorResult>& results);
+
+}  // namespace assay::runner

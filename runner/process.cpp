@@ -1,0 +1,203 @@
+#include "runner/process.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <stdexcept>
+
+#include "support/files.h"
+
+namespace assay::runner {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Stat {
+  char state = '?';
+  pid_t parent = 0;
+  std::uint64_t start_time = 0;
+};
+
+std::optional<Stat> read_stat(pid_t pid) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  if (!std::getline(in, line)) return std::nullopt;
+  // The second field is the program's name in parentheses and may hold anything, parentheses too.
+  const auto close = line.rfind(')');
+  if (close == std::string::npos) return std::nullopt;
+  std::istringstream rest(line.substr(close + 1));
+  Stat stat;
+  rest >> stat.state >> stat.parent;
+  std::string skipped;
+  for (int field = 5; field < 22; ++field) rest >> skipped;
+  rest >> stat.start_time;
+  if (!rest) return std::nullopt;
+  return stat;
+}
+
+bool is_dead(char state) { return state == 'Z' || state == 'X' || state == 'x'; }
+
+std::vector<pid_t> all_processes() {
+  std::vector<pid_t> pids;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename().string();
+    pid_t pid = 0;
+    const auto [end, bad] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (bad == std::errc() && end == name.data() + name.size()) pids.push_back(pid);
+  }
+  return pids;
+}
+
+Fd pidfd_open(pid_t pid) { return Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))); }
+
+}  // namespace
+
+void Fd::reset() {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+}
+
+std::string boot_id() {
+  std::string id = support::read_file("/proc/sys/kernel/random/boot_id");
+  while (!id.empty() && std::isspace(static_cast<unsigned char>(id.back()))) id.pop_back();
+  return id;
+}
+
+std::optional<Identity> identify(pid_t pid) {
+  const auto stat = read_stat(pid);
+  if (!stat || is_dead(stat->state)) return std::nullopt;
+  return Identity{boot_id(), pid, stat->start_time};
+}
+
+Fd open_process(const Identity& identity) {
+  if (identity.pid <= 0 || identity.boot_id != boot_id()) return Fd();
+  // First the descriptor, then the check: a number reused before the open shows another start time, and one reused
+  // after it no longer matters.
+  Fd pidfd = pidfd_open(identity.pid);
+  if (!pidfd || identify(identity.pid) != identity) return Fd();
+  return pidfd;
+}
+
+bool signal_process(const Fd& pidfd, int signal) {
+  return pidfd && ::syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0;
+}
+
+std::optional<FileLock> FileLock::try_take(const fs::path& file) {
+  Fd fd(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
+  while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return std::nullopt;
+    if (errno != EINTR) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
+  }
+  return FileLock(std::move(fd));
+}
+
+bool FileLock::is_held(const fs::path& file) {
+  Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return false;
+  return ::flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+void start_detached(const std::vector<std::string>& arguments, int log, int report) {
+  std::vector<char*> argv;
+  std::string name = "assay";
+  argv.push_back(name.data());
+  std::vector<std::string> copy = arguments;
+  for (std::string& argument : copy) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+
+  const pid_t middle = ::fork();
+  if (middle < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
+  if (middle == 0) {
+    // Only async-signal-safe calls from here on.
+    ::setsid();
+    const pid_t child = ::fork();
+    if (child != 0) ::_exit(child < 0 ? 1 : 0);
+    const int null = ::open("/dev/null", O_RDWR);
+    // Out of the way of 0 to 3 before those are replaced.
+    const int log_copy = ::fcntl(log >= 0 ? log : null, F_DUPFD, 10);
+    const int report_copy = ::fcntl(report, F_DUPFD, 10);
+    ::dup2(null, 0);
+    ::dup2(null, 1);
+    ::dup2(log_copy, 2);
+    ::dup2(report_copy, 3);
+    ::syscall(SYS_close_range, 4U, ~0U, 0U);
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    for (int signal = 1; signal < 32; ++signal) ::signal(signal, SIG_DFL);
+    ::execv("/proc/self/exe", argv.data());
+    const char sentence[] = "error the program file cannot be executed\n";
+    [[maybe_unused]] const auto n = ::write(3, sentence, sizeof sentence - 1);
+    ::_exit(127);
+  }
+  int status = 0;
+  while (::waitpid(middle, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) throw std::runtime_error("fork: no process to be had");
+}
+
+std::vector<Identity> descendants() {
+  std::multimap<pid_t, Identity> children;
+  const std::string boot = boot_id();
+  for (const pid_t pid : all_processes())
+    if (const auto stat = read_stat(pid); stat && !is_dead(stat->state))
+      children.emplace(stat->parent, Identity{boot, pid, stat->start_time});
+  std::vector<Identity> found;
+  std::vector<pid_t> open{::getpid()};
+  while (!open.empty()) {
+    const pid_t parent = open.back();
+    open.pop_back();
+    const auto [first, last] = children.equal_range(parent);
+    for (auto it = first; it != last; ++it) {
+      found.push_back(it->second);
+      open.push_back(it->second.pid);
+    }
+  }
+  return found;
+}
+
+int end_by_environment(const std::string& entry) {
+  int ended = 0;
+  const std::string needle = entry + '\0';
+  for (const pid_t pid : all_processes()) {
+    if (pid == ::getpid()) continue;
+    const Fd pidfd = pidfd_open(pid);
+    if (!pidfd) continue;
+    std::ifstream in("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
+    std::ostringstream text;
+    if (!in || !(text << in.rdbuf())) continue;
+    const std::string environment = '\0' + std::move(text).str();
+    if (environment.find('\0' + needle) == std::string::npos) continue;
+    if (signal_process(pidfd, SIGKILL)) ++ended;
+  }
+  return ended;
+}
+
+double unix_now() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+std::string iso_time(double unix_seconds) {
+  const auto seconds = static_cast<std::time_t>(unix_seconds);
+  std::tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+}  // namespace assay::runner

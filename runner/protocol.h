@@ -1,0 +1,44 @@
+// What the command line and the daemon say to each other: one JSON object a line, a reply for each request, in order.
+//
+//   {"protocol": 1, "op": "status"}                       -> {"ok": true, "pid", "slots", "used", "waits": {"17": "…"}, …}
+//   {"protocol": 1, "op": "submit", "series", "runs", …}  -> {"ok": true, "numbers": [17, 18]}
+//   {"protocol": 1, "op": "kill", "numbers", "by", "grace"} -> {"ok": true}
+//   {"protocol": 1, "op": "watch"}                        -> {"ok": true}, then {"changed": [17]} whenever runs change
+//   {"protocol": 1, "op": "stop"}                         -> {"ok": true}, and the daemon ends; runs go on
+// A request that cannot be done: {"ok": false, "error": "WHERE: WHAT; WHAT TO TYPE", "code": exit code}.
+// Everything that is only read comes from the registry itself, not through the daemon.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "registry/registry.h"
+#include "runner/run_folder.h"
+
+namespace assay::runner {
+
+constexpr int kProtocol = 1;
+constexpr std::size_t kLongestRequest = 256 << 20;  // bytes; a dirty diff travels in it
+
+struct SubmittedRun {
+  registry::NewRun run;
+  std::string doctor_json;         // empty: no preflight was made
+};
+
+// One command's runs of one series, with what all of them freeze.
+struct Submission {
+  registry::SeriesRow series;
+  std::vector<FrozenFile> files;   // series.toml, base-*.toml, dirty.diff
+  std::vector<SubmittedRun> runs;
+};
+
+nlohmann::json to_json(const Submission& submission);
+Submission submission_from_json(const nlohmann::json& json);
+
+nlohmann::json failure(const std::string& sentence, int code);
+
+// Invalid UTF-8 in what programs and files gave us must not stop a message.
+std::string dump(const nlohmann::json& json);
+
+}  // namespace assay::runner

@@ -1,0 +1,219 @@
+#include "runner/run_folder.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "support/files.h"
+
+namespace assay::runner {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+void write_frozen(const fs::path& file, const std::string& bytes) {
+  // Made, filled and closed; the hash in config.sha256, which the supervisor checks, tells a file that a power failure
+  // cut short, so no fsync is paid for here.
+  std::ofstream out(file, std::ios::binary);
+  out << bytes;
+  out.close();
+  if (!out) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
+  if (::chmod(file.c_str(), 0444) != 0) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
+}
+
+bool was_used(const fs::path& folder) {
+  return fs::exists(folder / "supervisor.json") || fs::exists(folder / "exit.json") ||
+         fs::exists(folder / "metrics.jsonl") || FileLock::is_held(folder / "lock");
+}
+
+std::optional<json> read_json(const fs::path& file) {
+  if (!fs::exists(file)) return std::nullopt;
+  try {
+    return json::parse(support::read_file(file));
+  } catch (const json::exception& error) {
+    throw std::runtime_error(file.string() + ": " + error.what());
+  }
+}
+
+json to_json(const Identity& identity) {
+  return {{"boot_id", identity.boot_id}, {"pid", identity.pid}, {"start_time", identity.start_time}};
+}
+
+template <typename T>
+json optional(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+std::optional<int> optional_int(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return std::nullopt;
+  return found->get<int>();
+}
+
+}  // namespace
+
+std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%06lld", static_cast<long long>(number));
+  return std::string(digits) + "-" + run + "-s" + std::to_string(seed);
+}
+
+fs::path create_run_folder(const fs::path& runs, std::int64_t number, const registry::NewRun& run,
+                           const std::vector<FrozenFile>& files) {
+  const fs::path folder = runs / run.series / run_folder_name(number, run.run, run.seed);
+  fs::create_directories(folder.parent_path());
+  if (fs::exists(folder)) {
+    if (was_used(folder))
+      throw std::runtime_error(folder.string() + ": is there already though the registry gives its number out now; "
+                                                 "the registry is not the one that goes with these run folders");
+    fs::remove_all(folder);
+  }
+  if (!fs::create_directory(folder)) throw std::runtime_error(folder.string() + ": cannot be made");
+  try {
+    json document = json::parse(run.run_json);
+    document["number"] = number;
+    write_frozen(folder / "run.json", document.dump(2) + "\n");
+    write_frozen(folder / "config.json", run.config_json);
+    write_frozen(folder / "config.sha256", run.config_sha256 + "\n");
+    write_frozen(folder / "derived.json", run.derived_json);
+    write_frozen(folder / "code.json", run.code_json);
+    write_frozen(folder / "environment.json", run.environment_json);
+    write_frozen(folder / "inputs.json", run.inputs_json);
+    for (const FrozenFile& file : files) write_frozen(folder / file.name, file.bytes);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+    throw;
+  }
+  return folder;
+}
+
+void write_exit(const fs::path& folder, const ExitRecord& record) {
+  const json document = {{"kind", record.kind},       {"code", optional(record.code)}, {"signal", optional(record.signal)},
+                         {"by", record.by},           {"started", record.started},     {"ended", record.ended},
+                         {"last_error", record.last_error}};
+  support::write_file_atomically(folder / "exit.json",
+                                 document.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+std::optional<ExitRecord> read_exit(const fs::path& folder) {
+  const auto document = read_json(folder / "exit.json");
+  if (!document) return std::nullopt;
+  try {
+    ExitRecord record;
+    record.kind = document->at("kind").get<std::string>();
+    record.code = optional_int(*document, "code");
+    record.signal = optional_int(*document, "signal");
+    record.by = document->value("by", "");
+    record.last_error = document->value("last_error", "");
+    record.started = document->value("started", 0.0);
+    record.ended = document->value("ended", 0.0);
+    return record;
+  } catch (const json::exception& error) {
+    throw std::runtime_error((folder / "exit.json").string() + ": " + error.what());
+  }
+}
+
+void write_supervisor(const fs::path& folder, const SupervisorRecord& record) {
+  json document = to_json(record.supervisor);
+  document["trainer_pid"] = record.trainer.pid;
+  document["trainer_start_time"] = record.trainer.start_time;
+  support::write_file_atomically(folder / "supervisor.json", document.dump(2) + "\n");
+}
+
+std::optional<SupervisorRecord> read_supervisor(const fs::path& folder) {
+  const auto document = read_json(folder / "supervisor.json");
+  if (!document) return std::nullopt;
+  try {
+    SupervisorRecord record;
+    record.supervisor = {document->at("boot_id").get<std::string>(), document->at("pid").get<pid_t>(),
+                         document->at("start_time").get<std::uint64_t>()};
+    record.trainer = {record.supervisor.boot_id, document->at("trainer_pid").get<pid_t>(),
+                      document->at("trainer_start_time").get<std::uint64_t>()};
+    return record;
+  } catch (const json::exception& error) {
+    throw std::runtime_error((folder / "supervisor.json").string() + ": " + error.what());
+  }
+}
+
+void write_kill(const fs::path& folder, const KillRequest& request) {
+  const json document = {{"by", request.by}, {"grace", request.grace}};
+  support::write_file_atomically(folder / "kill.json", document.dump() + "\n");
+}
+
+std::optional<KillRequest> read_kill(const fs::path& folder) {
+  const auto document = read_json(folder / "kill.json");
+  if (!document) return std::nullopt;
+  return KillRequest{document->value("by", ""), document->value("grace", 10.0)};
+}
+
+Condition inspect(const fs::path& folder) {
+  // Life first, the record second: a supervisor that ends in between has written its record before.
+  const auto supervisor = read_supervisor(folder);
+  const bool alive = supervisor && open_process(supervisor->supervisor);
+  if (fs::exists(folder / "exit.json")) return Condition::ended;
+  if (alive) return Condition::alive;
+  if (supervisor) return Condition::lost;
+  if (FileLock::is_held(folder / "lock")) return Condition::coming_up;
+  // It may have said who it is, or even ended, since we looked.
+  if (fs::exists(folder / "exit.json")) return Condition::ended;
+  return fs::exists(folder / "supervisor.json") ? Condition::coming_up : Condition::never_started;
+}
+
+registry::State final_state(const ExitRecord& record, bool finished, bool command_trainer) {
+  using registry::StateKind;
+  registry::State state;
+  state.exit_code = record.code;
+  state.signal = record.signal;
+  state.detail = record.last_error;
+  if (record.kind == "killed") {
+    state.kind = StateKind::killed;
+    state.detail = record.by;
+  } else if (record.kind == "timed_out") {
+    state.kind = StateKind::killed;
+    state.detail = record.by;
+  } else if (record.kind == "stalled") {
+    state.kind = StateKind::stalled;
+    state.detail = record.by;
+  } else if (record.kind == "exited" && record.code == 0 && finished) {
+    state.kind = StateKind::succeeded;
+    state.detail.clear();
+  } else {
+    state.kind = StateKind::failed;
+    if (record.kind == "exited" && record.code == 0)
+      state.detail = command_trainer ? "it ended with code 0 but wrote no line to metrics.jsonl"
+                                     : "it ended with code 0 but never reported that it had finished";
+  }
+  return state;
+}
+
+std::string last_line(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary | std::ios::ate);
+  if (!in) return "";
+  constexpr std::streamoff kTail = 64 << 10;
+  const std::streamoff size = in.tellg();
+  in.seekg(std::max<std::streamoff>(0, size - kTail));
+  std::string best, line;
+  while (std::getline(in, line)) {
+    std::string clean;
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      if (line[i] == '\x1b' && i + 1 < line.size() && line[i + 1] == '[') {
+        i += 2;
+        while (i < line.size() && (line[i] < '@' || line[i] > '~')) ++i;
+      } else if (static_cast<unsigned char>(line[i]) >= 0x20 && line[i] != 0x7f) {
+        clean += line[i];
+      }
+    }
+    if (clean.find_first_not_of(' ') != std::string::npos) best = std::move(clean);
+  }
+  if (best.size() > 500) best.resize(500);
+  return best;
+}
+
+}  // namespace assay::runner

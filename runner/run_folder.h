@@ -1,0 +1,72 @@
+// The run folder: docs/run-folder.md is the contract.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "registry/registry.h"
+#include "runner/process.h"
+
+namespace assay::runner {
+
+// One file that is frozen with a run, by its name in the folder.
+struct FrozenFile {
+  std::string name, bytes;
+};
+
+// "000017-e13g-nvfp4-s1"
+std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed);
+
+// Makes RUNS/SERIES/NNNNNN-RUN-sSEED with all that is frozen before the start, each file read-only, and returns its
+// path. A folder of that name is never reused: one that a cut-off submission left behind (no supervisor has ever been in
+// it) is taken away, any other throws. `files` are further files: series.toml, base-*.toml, dirty.diff, doctor.json.
+std::filesystem::path create_run_folder(const std::filesystem::path& runs, std::int64_t number,
+                                        const registry::NewRun& run, const std::vector<FrozenFile>& files);
+
+// exit.json
+struct ExitRecord {
+  std::string kind;              // exited | signalled | not_started | timed_out | stalled | killed
+  std::optional<int> code, signal;
+  std::string by, last_error;
+  double started = 0, ended = 0; // unix seconds
+};
+void write_exit(const std::filesystem::path& folder, const ExitRecord& record);
+// Nothing while there is none. Throws std::runtime_error when it is there and is not what write_exit() writes.
+std::optional<ExitRecord> read_exit(const std::filesystem::path& folder);
+
+// supervisor.json
+struct SupervisorRecord {
+  Identity supervisor, trainer;  // trainer.pid is 0 until it has started
+};
+void write_supervisor(const std::filesystem::path& folder, const SupervisorRecord& record);
+std::optional<SupervisorRecord> read_supervisor(const std::filesystem::path& folder);
+
+// kill.json: somebody wants the run ended. Written before the supervisor is told, so that no kill is forgotten.
+struct KillRequest {
+  std::string by;
+  double grace = 10;             // seconds between SIGTERM and SIGKILL
+};
+void write_kill(const std::filesystem::path& folder, const KillRequest& request);
+std::optional<KillRequest> read_kill(const std::filesystem::path& folder);
+
+// What became of a run whose state is not final in the registry, as its folder tells.
+enum class Condition {
+  never_started,  // no supervisor has been in it
+  coming_up,      // one holds the lock and has not said yet who it is
+  alive,          // its supervisor lives
+  ended,          // there is an exit record
+  lost,           // its supervisor is gone and left none
+};
+Condition inspect(const std::filesystem::path& folder);
+
+// The state an exit record amounts to. `finished`: events.jsonl holds the event `finished` (for a trainer of kind
+// "command": at least one metrics line came). Success needs both it and exit code 0.
+registry::State final_state(const ExitRecord& record, bool finished, bool command_trainer);
+
+// The last line of a file that says something, without control characters, cut to 500 bytes; empty when there is none.
+std::string last_line(const std::filesystem::path& file);
+
+}  // namespace assay::runner

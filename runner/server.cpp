@@ -1,0 +1,154 @@
+#include "runner/server.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <asio/buffer.hpp>
+#include <asio/local/stream_protocol.hpp>
+#include <asio/read_until.hpp>
+#include <asio/write.hpp>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+#include "runner/errors.h"
+#include "runner/protocol.h"
+
+namespace assay::runner {
+
+using asio::local::stream_protocol;
+using nlohmann::json;
+
+struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
+  Impl(asio::io_context& io, Handler handle) : acceptor(io), handler(std::move(handle)) {}
+  void accept();
+
+  stream_protocol::acceptor acceptor;
+  Handler handler;
+  std::set<std::shared_ptr<Session>> sessions;
+};
+
+struct Server::Session : std::enable_shared_from_this<Server::Session> {
+  Session(stream_protocol::socket s, std::weak_ptr<Impl> owner) : socket(std::move(s)), server(std::move(owner)) {}
+
+  void read() {
+    asio::async_read_until(socket, asio::dynamic_buffer(in, kLongestRequest), '\n',
+                           [self = shared_from_this()](const asio::error_code& error, std::size_t n) {
+                             if (error) return self->close();
+                             const std::string line = self->in.substr(0, n);
+                             self->in.erase(0, n);
+                             self->answer(line);
+                             self->read();
+                           });
+  }
+
+  void answer(const std::string& line) {
+    const auto impl = server.lock();
+    if (!impl) return;
+    json reply;
+    const json request = json::parse(line, nullptr, false);
+    if (!request.is_object() || !request.contains("op")) {
+      reply = failure("daemon: the request is not a JSON object with an \"op\"", kUsage);
+    } else if (request.value("protocol", 0) != kProtocol) {
+      reply = failure("daemon: it is of another version than this assay; type `assay daemon stop`, runs go on meanwhile",
+                      kDaemon);
+    } else if (request.at("op") == "watch") {
+      watching = true;
+      reply = {{"ok", true}};
+    } else {
+      reply = impl->handler(request);
+    }
+    send(dump(reply) + "\n");
+  }
+
+  void changed(std::int64_t run) {
+    if (!watching) return;
+    news.insert(run);
+    if (out.empty()) send_news();
+  }
+
+  void send_news() {
+    if (news.empty()) return;
+    const json message = {{"changed", news}};
+    news.clear();
+    send(dump(message) + "\n");
+  }
+
+  void send(const std::string& text) {
+    const bool idle = out.empty();
+    next += text;
+    if (idle) write();
+  }
+
+  void write() {
+    out.swap(next);
+    asio::async_write(socket, asio::buffer(out), [self = shared_from_this()](const asio::error_code& error, std::size_t) {
+      self->out.clear();
+      if (error) return self->close();
+      if (!self->next.empty()) self->write();
+      else self->send_news();
+    });
+  }
+
+  void close() {
+    asio::error_code ignored;
+    socket.close(ignored);
+    if (const auto impl = server.lock()) impl->sessions.erase(shared_from_this());
+  }
+
+  stream_protocol::socket socket;
+  std::weak_ptr<Impl> server;
+  std::string in, out, next;     // read so far; being written; to be written after it
+  bool watching = false;
+  std::set<std::int64_t> news;
+};
+
+void Server::Impl::accept() {
+  acceptor.async_accept([self = shared_from_this()](const asio::error_code& error, stream_protocol::socket socket) {
+    if (error == asio::error::operation_aborted) return;
+    if (!error) {
+      ucred peer{};
+      socklen_t size = sizeof peer;
+      const bool ours = ::getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+                        peer.uid == ::geteuid();
+      if (ours) {
+        const auto session = std::make_shared<Session>(std::move(socket), self);
+        self->sessions.insert(session);
+        session->read();
+      }
+    }
+    self->accept();
+  });
+}
+
+Server::Server(asio::io_context& io, const std::filesystem::path& socket, Handler handler)
+    : impl_(std::make_shared<Impl>(io, std::move(handler))) {
+  ::unlink(socket.c_str());
+  try {
+    impl_->acceptor.open();
+    const mode_t before = ::umask(0177);
+    asio::error_code error;
+    impl_->acceptor.bind(stream_protocol::endpoint(socket.string()), error);
+    ::umask(before);
+    if (error) throw asio::system_error(error);
+    impl_->acceptor.listen();
+  } catch (const asio::system_error& error) {
+    throw std::runtime_error(socket.string() + ": " + error.code().message());
+  }
+  impl_->accept();
+}
+
+Server::~Server() {
+  asio::error_code ignored;
+  impl_->acceptor.close(ignored);
+  const auto open = impl_->sessions;
+  for (const auto& session : open) session->close();
+}
+
+void Server::changed(std::int64_t run) {
+  for (const auto& session : impl_->sessions) session->changed(run);
+}
+
+}  // namespace assay::runner

@@ -1,0 +1,32 @@
+// The daemon's end of its Unix socket. Single-threaded, on the given io_context.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+
+namespace assay::runner {
+
+class Server {
+ public:
+  // Answers one request; must not throw. The "watch" request is the server's own.
+  using Handler = std::function<nlohmann::json(const nlohmann::json& request)>;
+
+  // Binds and listens: mode 0600, peers of another user turned away. A socket file that a dead daemon left is replaced;
+  // the caller holds the lock that says no living one uses it. Throws std::runtime_error "PATH: REASON".
+  Server(asio::io_context& io, const std::filesystem::path& socket, Handler handler);
+  ~Server();
+
+  // Tells everyone who watches. Changes that come faster than a watcher reads them are told of together.
+  void changed(std::int64_t run);
+
+ private:
+  struct Session;
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace assay::runner

@@ -1,0 +1,173 @@
+#include "runner/submit.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <tuple>
+
+#include "experiments/spec/canonical.h"
+#include "registry/facts.h"
+#include "registry/registry.h"
+#include "runner/doctor.h"
+#include "runner/errors.h"
+#include "runner/protocol.h"
+#include "runner/selection.h"
+
+namespace assay::runner {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using registry::Registry;
+
+std::string new_batch_id() {
+  // The time for people, the random part so that two commands of one second stay apart.
+  char suffix[16];
+  std::snprintf(suffix, sizeof suffix, "-%06x", std::random_device{}() & 0xffffffU);
+  return iso_time(unix_now()) + suffix;
+}
+
+json labels_of(const std::vector<std::string>& entries) {
+  json labels = json::object();
+  for (const std::string& entry : entries) {
+    const auto equals = entry.find('=');
+    if (equals == std::string::npos || equals == 0)
+      throw UserError(kUsage, "--label " + entry + ": it is not KEY=VALUE; write for example --label machine=lab2");
+    labels[entry.substr(0, equals)] = entry.substr(equals + 1);
+  }
+  return labels;
+}
+
+void refuse_what_cannot_run(const std::vector<ResolvedSeries>& all) {
+  std::string lines;
+  std::set<std::string> told;
+  for (const ResolvedSeries& series : all)
+    for (const ResolvedRun& run : series.runs) {
+      spec::Config config = run.config;
+      // A program given by a relative path lies beside the series file, where the trainer runs.
+      if (!config.trainer.argv.empty() && config.trainer.argv[0].find('/') != std::string::npos)
+        config.trainer.argv[0] = (series.folder / config.trainer.argv[0]).string();
+      const std::string missing = spec::missing_to_run(config, run.derived);
+      if (!missing.empty() && told.insert(series.series.id + missing).second)
+        lines += (lines.empty() ? "" : "\n") + series.series.id + ": " + missing;
+    }
+  if (!lines.empty()) throw UserError(kRefused, lines);
+}
+
+// Facts of the repository the user stands in; where that is none, of the one the series file lies in.
+registry::CodeFacts code_facts_for(const fs::path& series_folder) {
+  registry::CodeFacts facts = registry::code_facts(fs::current_path());
+  if (!json::parse(facts.json).at("user").is_null() || series_folder.empty()) return facts;
+  return registry::code_facts(series_folder);
+}
+
+class Preflight {
+ public:
+  explicit Preflight(const std::vector<ResolvedSeries>& all) {
+    std::map<std::string, int> ids;   // an id that stands for several configs is told apart by its series
+    for (const ResolvedSeries& series : all)
+      for (const ResolvedRun& run : series.runs) {
+        if (run.config.trainer.kind != "embedded") continue;
+        const std::string key = key_of(run);
+        if (place_.count(key) != 0) continue;
+        place_[key] = jobs_.size();
+        std::string name = run.run.run;
+        if (ids[name]++ > 0) name = run.run.series + "/" + name;
+        jobs_.push_back({name, run.run.config_json, run.run.derived_json, static_cast<int>(run.config.train.threads)});
+      }
+  }
+
+  void run(const Paths& paths, bool strict) {
+    if (jobs_.empty()) return;
+    std::fprintf(stderr, "preflight of %zu configs\n", jobs_.size());
+    results_ = run_doctors(paths, jobs_);
+    bool wrong = false;
+    for (const GroupedFinding& group : group_findings(jobs_, results_)) {
+      std::string names;
+      for (const std::string& name : group.names) names += (names.empty() ? "" : ", ") + name;
+      std::fprintf(stderr, "%s: %s: %s%s%s\n", group.severity == "error" ? "warning (will not work)" : "warning",
+                   names.c_str(), group.what.c_str(), group.change.empty() ? "" : "; ", group.change.c_str());
+      wrong |= group.severity == "error";
+    }
+    if (strict && wrong)
+      throw UserError(kFindings, "doctor: there are findings of severity error, and --strict refuses to run with them; "
+                                 "change the config as they say, or leave --strict away");
+  }
+
+  std::string document_of(const ResolvedRun& run) const {
+    const auto found = place_.find(key_of(run));
+    return found == place_.end() || results_.empty() ? "" : results_[found->second].json;
+  }
+
+ private:
+  // Distinct but for the seed: what a preflight finds does not hang on it.
+  static std::string key_of(const ResolvedRun& run) {
+    spec::Config config = run.config;
+    config.train.seed = 1;
+    return run.derived.model_path + '\n' + run.derived.test_path + '\n' + spec::config_hash(config);
+  }
+
+  std::vector<DoctorJob> jobs_;
+  std::vector<DoctorResult> results_;
+  std::map<std::string, std::size_t> place_;
+};
+
+}  // namespace
+
+std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options) {
+  const Registry registry = Registry::open(paths.registry(), Registry::Access::read_only);
+  const json labels = labels_of(options.labels);
+  std::vector<ResolvedSeries> all = resolve(options.what, &registry);
+  std::vector<std::int64_t> after;
+  if (!options.after.empty())
+    for (const registry::RunRow& row : select_runs(registry, options.after)) after.push_back(row.number);
+  refuse_what_cannot_run(all);
+  const bool embedded = std::any_of(all.begin(), all.end(), [](const ResolvedSeries& series) {
+    return std::any_of(series.runs.begin(), series.runs.end(),
+                       [](const ResolvedRun& run) { return run.config.trainer.kind == "embedded"; });
+  });
+  const std::string trainer = embedded ? find_trainer().string() : "";
+  Preflight preflight(all);
+  if (options.doctor) preflight.run(paths, options.strict);
+
+  const std::string batch = new_batch_id(), created = iso_time(unix_now());
+  const std::string environment = registry::environment_facts();
+  std::map<std::tuple<std::string, std::string, std::string>, std::string> inputs;
+  std::vector<std::int64_t> numbers;
+  for (ResolvedSeries& series : all) {
+    const registry::CodeFacts code = code_facts_for(series.folder);
+    Submission submission;
+    submission.series = series.series;
+    submission.files = series.files;
+    submission.files.push_back({"dirty.diff", code.dirty_diff});
+    for (ResolvedRun& resolved : series.runs) {
+      registry::NewRun& run = resolved.run;
+      const spec::Derived& derived = resolved.derived;
+      std::string& sums = inputs[{derived.model_path, derived.train_path, derived.test_path}];
+      if (sums.empty())
+        sums = registry::input_facts(derived.model_path, derived.train_path, derived.test_path, paths.input_cache());
+      json document = json::parse(run.run_json);
+      document["batch"] = batch;
+      document["created"] = created;
+      document["labels"] = labels;
+      document["work_folder"] = series.folder.string();
+      if (resolved.config.trainer.kind == "embedded") document["trainer"] = trainer;
+      run.run_json = dump(document);
+      run.batch = batch;
+      run.code_json = code.json;
+      run.environment_json = environment;
+      run.inputs_json = sums;
+      run.priority = options.priority;
+      run.after = after;
+      submission.runs.push_back({run, preflight.document_of(resolved)});
+    }
+    const json reply = client.request("submit", to_json(submission));
+    for (const json& number : reply.at("numbers")) numbers.push_back(number.get<std::int64_t>());
+  }
+  return numbers;
+}
+
+}  // namespace assay::runner

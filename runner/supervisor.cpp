@@ -1,0 +1,290 @@
+#include "runner/supervisor.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <thread>
+
+#include "runner/process.h"
+#include "runner/run_folder.h"
+#include "runner/trainer_process.h"
+#include "support/files.h"
+
+namespace assay::runner {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using Seconds = std::chrono::duration<double>;
+
+constexpr double kForever = std::numeric_limits<double>::infinity();
+constexpr double kDefaultGrace = 10;   // SIGTERM to SIGKILL, when nobody said otherwise
+constexpr double kLeftoverGrace = 2;   // the same for what a trainer that has ended left behind
+
+// Says one line to whoever started us, and lets go of the descriptor.
+class Reporter {
+ public:
+  explicit Reporter(int fd) : fd_(fd) {
+    if (fd_) ::fcntl(fd_.get(), F_SETFD, FD_CLOEXEC);  // the trainer must not hold it open
+  }
+  void say(const std::string& line) {
+    if (!fd_) return;
+    const std::string text = line + "\n";
+    [[maybe_unused]] const auto n = ::write(fd_.get(), text.data(), text.size());  // SIGPIPE is blocked: it may be gone
+    fd_.reset();
+  }
+
+ private:
+  Fd fd_;
+};
+
+// Seconds without a new metrics line. Measured on the monotonic clock; the file's own time is only used to date a
+// change back to when it happened.
+class Watchdog {
+ public:
+  Watchdog(fs::path file, double timeout) : file_(std::move(file)), timeout_(timeout), changed_(Clock::now()) {}
+  // Seconds until it is time to look again; 0 or less: stalled.
+  double remaining() {
+    if (timeout_ <= 0) return kForever;
+    struct stat status {};
+    if (::stat(file_.c_str(), &status) == 0 && status.st_size != size_) {
+      size_ = status.st_size;
+      const double written = static_cast<double>(status.st_mtim.tv_sec) + status.st_mtim.tv_nsec * 1e-9;
+      const double age = std::clamp(unix_now() - written, 0.0, Seconds(Clock::now() - changed_).count());
+      changed_ = Clock::now() - std::chrono::duration_cast<Clock::duration>(Seconds(age));
+    }
+    return timeout_ - Seconds(Clock::now() - changed_).count();
+  }
+
+ private:
+  fs::path file_;
+  double timeout_;
+  off_t size_ = 0;
+  Clock::time_point changed_;
+};
+
+class Supervision {
+ public:
+  Supervision(fs::path folder, sigset_t signals) : folder_(std::move(folder)), signals_(signals) {}
+
+  // Everything between the trainer's start and the record of its end.
+  ExitRecord watch(pid_t trainer, double time_limit, double stall_timeout, double started) {
+    trainer_ = trainer;
+    const Clock::time_point begin = Clock::now();
+    Watchdog watchdog(folder_ / "metrics.jsonl", stall_timeout);
+    if (fs::exists(folder_ / "kill.json")) told_to_end();
+    while (!trainer_ended()) {
+      double wait = kForever;
+      if (!ending()) {
+        const double left = time_limit > 0 ? time_limit - Seconds(Clock::now() - begin).count() : kForever;
+        const double quiet = watchdog.remaining();
+        if (left <= 0) {
+          begin_end("timed_out", "the time limit of " + text(time_limit) + " s", kDefaultGrace);
+        } else if (quiet <= 0) {
+          begin_end("stalled", "no new metrics line for " + text(stall_timeout) + " s", kDefaultGrace);
+        } else {
+          wait = std::min(left, quiet);
+        }
+      }
+      if (ending()) wait = Seconds(deadline_ - Clock::now()).count();
+      if (ending() && wait <= 0) {
+        kill_everything();
+        wait = kForever;
+      }
+      wait_for_signal(wait);
+    }
+    siginfo_t info{};
+    ::waitid(P_PID, static_cast<id_t>(trainer_), &info, WEXITED | WNOWAIT);
+    end_leftovers();
+
+    ExitRecord record;
+    record.started = started;
+    record.ended = unix_now();
+    record.kind = !kind_.empty() ? kind_ : info.si_code == CLD_EXITED ? "exited" : "signalled";
+    if (info.si_code == CLD_EXITED) record.code = info.si_status;
+    else record.signal = info.si_status;
+    record.by = by_;
+    if (record.code != 0) record.last_error = last_line(folder_ / "stderr.log");
+    return record;
+  }
+
+ private:
+  static std::string text(double seconds) {
+    std::string digits = std::to_string(seconds);
+    digits.erase(digits.find_last_not_of('0') + 1);
+    if (digits.back() == '.') digits.pop_back();
+    return digits;
+  }
+
+  bool ending() const { return !kind_.empty(); }
+
+  // Leaves it a zombie: its number, and with it the number of its process group, stays ours until the end.
+  bool trainer_ended() const {
+    siginfo_t info{};
+    return ::waitid(P_PID, static_cast<id_t>(trainer_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+  }
+
+  void begin_end(const std::string& kind, const std::string& by, double grace) {
+    kind_ = kind;
+    by_ = by;
+    deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(grace));
+    ::kill(-trainer_, SIGTERM);
+  }
+
+  void told_to_end() {
+    if (ending()) return;
+    KillRequest request{"a signal to its supervisor", kDefaultGrace};
+    try {
+      if (const auto written = read_kill(folder_)) request = *written;
+    } catch (const std::exception&) {
+      // Unreadable: somebody asked all the same.
+    }
+    begin_end("killed", request.by, std::clamp(request.grace, 0.0, 86400.0));
+  }
+
+  static void signal_descendants(int signal) {
+    for (const Identity& identity : descendants()) signal_process(open_process(identity), signal);
+  }
+
+  void kill_everything() {
+    ::kill(-trainer_, SIGKILL);
+    signal_descendants(SIGKILL);
+    deadline_ = Clock::now() + std::chrono::seconds(1);  // look again: one may have forked meanwhile
+  }
+
+  void wait_for_signal(double seconds) {
+    // Capped, so that a clock or a file system that plays tricks costs a minute at worst.
+    const double capped = std::clamp(std::isfinite(seconds) ? seconds : 60.0, 0.0, 60.0);
+    timespec timeout{};
+    timeout.tv_sec = static_cast<time_t>(capped);
+    timeout.tv_nsec = static_cast<long>((capped - std::floor(capped)) * 1e9);
+    const int signal = ::sigtimedwait(&signals_, nullptr, &timeout);
+    if (signal == SIGTERM || signal == SIGINT) told_to_end();
+  }
+
+  // Whatever the trainer started and left: we are its subreaper, so every descendant becomes our child in the end, and
+  // once there is no child left, nothing of the run is.
+  void end_leftovers() {
+    const Clock::time_point patience =
+        ending() ? deadline_ : Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(kLeftoverGrace));
+    bool terminated = false;
+    for (;;) {
+      pid_t pid;
+      while ((pid = ::waitpid(-1, nullptr, WNOHANG)) > 0) {
+      }
+      if (pid < 0 && errno == ECHILD) return;
+      const int signal = Clock::now() >= patience ? SIGKILL : SIGTERM;
+      if (signal == SIGKILL || !terminated) signal_descendants(signal);
+      terminated = true;
+      // SIGCHLD wakes us; a quarter of a second covers what was forked between the look and the signal.
+      timespec timeout{0, 250'000'000};
+      ::sigtimedwait(&signals_, nullptr, &timeout);
+    }
+  }
+
+  fs::path folder_;
+  sigset_t signals_;
+  pid_t trainer_ = 0;
+  std::string kind_, by_;   // set once the run is being ended
+  Clock::time_point deadline_{};
+};
+
+// What is left to do when watching itself failed: nothing of the run may go on unwatched.
+void end_all_children() {
+  for (;;) {
+    for (const Identity& identity : descendants()) signal_process(open_process(identity), SIGKILL);
+    if (::waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) return;
+  }
+}
+
+// The record is what the run amounts to: a full disk is waited out. A folder that is gone has no use for it.
+void write_exit_record(const fs::path& folder, const ExitRecord& record) {
+  for (;;) {
+    try {
+      write_exit(folder, record);
+      return;
+    } catch (const std::runtime_error&) {
+      if (!fs::exists(folder / "lock")) throw;
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
+  }
+}
+
+std::optional<FileLock> take_lock(const fs::path& file) {
+  // The daemon's look at the lock holds it for an instant; that must not pass for another supervisor.
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    if (auto lock = FileLock::try_take(file)) return lock;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+int supervise(const fs::path& folder, int report) {
+  Reporter reporter(report);
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&signals, signal);
+  sigset_t blocked = signals;
+  for (const int signal : {SIGPIPE, SIGHUP, SIGQUIT}) sigaddset(&blocked, signal);
+  ::sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  ::setsid();  // already so when the daemon started us
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  ::prctl(PR_SET_NAME, "assay-supervise");
+
+  try {
+    const auto lock = take_lock(folder / "lock");
+    if (!lock || fs::exists(folder / "supervisor.json") || fs::exists(folder / "exit.json")) {
+      reporter.say("busy");
+      return 0;
+    }
+    SupervisorRecord self;
+    self.supervisor = identify(::getpid()).value();
+    write_supervisor(folder, self);
+
+    ExitRecord record;
+    const double started = unix_now();
+    bool launched = false;
+    try {
+      const Launch plan = plan_launch(folder);
+      const auto schedule = nlohmann::json::parse(support::read_file(folder / "config.json")).at("schedule");
+      const pid_t trainer = launch(plan);
+      launched = true;
+      self.trainer = identify(trainer).value_or(Identity{self.supervisor.boot_id, trainer, 0});
+      write_supervisor(folder, self);
+      reporter.say("started");
+      record = Supervision(folder, signals)
+                   .watch(trainer, schedule.value("time_limit", 0.0), schedule.value("stall_timeout", 0.0), started);
+    } catch (const std::exception& error) {
+      if (launched) end_all_children();
+      record.kind = launched ? "signalled" : "not_started";
+      if (launched) record.signal = SIGKILL;
+      record.last_error = error.what();
+      record.started = started;
+      record.ended = unix_now();
+    }
+    write_exit_record(folder, record);
+    reporter.say("ended");
+    return 0;
+  } catch (const std::exception& error) {
+    reporter.say(std::string("error ") + error.what());
+    return 1;
+  }
+}
+
+}  // namespace assay::runner

@@ -1,0 +1,47 @@
+#include "runner/verbs/verbs.h"
+
+#include "runner/submit.h"
+
+namespace assay::runner {
+
+const std::vector<Verb>& verbs() {
+  static const std::vector<Verb> table = {
+      {"run", "queue runs, follow them, and print the comparison table at the end", setup_run},
+      {"add", "queue runs and return at once", setup_add},
+      {"status", "what runs, what waits and for what, what has ended", setup_status},
+      {"follow", "watch runs until they have ended", setup_follow},
+      {"logs", "the output of a run's trainer", setup_logs},
+      {"wait", "return when runs have ended, saying nothing meanwhile", setup_wait},
+      {"kill", "end runs, or take them out of the queue", setup_kill},
+      {"compare", "the comparison table of a series or of some runs", setup_compare},
+      {"doctor", "preflight: what is quantized, which parameters get a gradient, what will not work and why", setup_doctor},
+      {"daemon", "run the daemon in the foreground; `daemon status`, `daemon stop`", setup_daemon},
+      {"supervise", "what the daemon starts for each run", setup_supervise, true},
+  };
+  return table;
+}
+
+void add_json_flag(CLI::App& app, bool& json) { app.add_flag("--json", json, "print JSON"); }
+
+void add_color_option(CLI::App& app, Color& color) {
+  app.add_option("--color", color, "auto (on a terminal, unless NO_COLOR is set), always or never")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Color>{
+          {"auto", Color::automatic}, {"always", Color::always}, {"never", Color::never}}));
+}
+
+void add_what_options(CLI::App& app, SubmitOptions& options) {
+  app.add_option("WHAT", options.what.words,
+                 "a series (e13), a file (my.toml), a run of a series (e13/bf16), or the number of a former run")
+      ->required();
+  app.add_option("--seeds", options.what.seeds, "one run for each seed: 1,2,3")->delimiter(',');
+  app.add_option("--only", options.what.only, "only these runs of the series: e13g-nvfp4,bf16; e13a means all e13a-…")
+      ->delimiter(',');
+  app.add_option("--set", options.what.set, "KEY=VALUE in every config, e.g. optimizer.lr=1e-4; several times")
+      ->take_all()
+      ->expected(1);
+  app.add_option("--after", options.after, "start when this run has succeeded; several times, or 17,18")->delimiter(',');
+  app.add_option("--priority", options.priority, "higher goes first; 0 if not given");
+  app.add_option("--label", options.labels, "KEY=VALUE, kept with the run; several times")->take_all()->expected(1);
+}
+
+}  // namespace assay::runner

@@ -1,0 +1,42 @@
+// The verb table: one file a verb, one line each here.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "runner/view.h"
+
+namespace assay::runner {
+
+// Declares the verb's options on its subcommand and returns what it does, which returns the exit code.
+using Setup = std::function<int()> (*)(CLI::App& app);
+
+struct Verb {
+  const char* name;
+  const char* summary;
+  Setup setup;
+  bool hidden = false;
+};
+
+const std::vector<Verb>& verbs();
+
+std::function<int()> setup_run(CLI::App& app);
+std::function<int()> setup_add(CLI::App& app);
+std::function<int()> setup_status(CLI::App& app);
+std::function<int()> setup_follow(CLI::App& app);
+std::function<int()> setup_logs(CLI::App& app);
+std::function<int()> setup_wait(CLI::App& app);
+std::function<int()> setup_kill(CLI::App& app);
+std::function<int()> setup_compare(CLI::App& app);
+std::function<int()> setup_doctor(CLI::App& app);
+std::function<int()> setup_daemon(CLI::App& app);
+std::function<int()> setup_supervise(CLI::App& app);
+
+// Options that several verbs share, declared the same way in each.
+void add_json_flag(CLI::App& app, bool& json);
+void add_color_option(CLI::App& app, Color& color);
+void add_what_options(CLI::App& app, struct SubmitOptions& options);   // of run and add
+
+}  // namespace assay::runner
