@@ -131,14 +131,17 @@ std::vector<Problem> draw_distinct(const std::vector<std::string>& topics, std::
   std::vector<Problem> problems;
   problems.reserve(static_cast<std::size_t>(count));
   // A set of templates that is nearly exhausted would draw almost for ever.
-  const std::uint64_t most = 1000 + 20 * static_cast<std::uint64_t>(count);
+  constexpr int kMostMisses = 1000;
+  int misses = 0;
   for (std::uint64_t i = 0; std::ssize(problems) < count; ++i) {
-    if (i == most)
+    if (misses == kMostMisses)
       throw std::runtime_error("the templates do not hold " + std::to_string(count) +
                                " different questions for these topics: ask for fewer problems or give more topics");
     CounterRandom random(seed, purpose, i);
     Problem problem = draw_problem(topics, random);
-    if (accept(problem.question)) problems.push_back(std::move(problem));
+    const bool fresh = accept(problem.question);
+    misses = fresh ? 0 : misses + 1;
+    if (fresh) problems.push_back(std::move(problem));
   }
   return problems;
 }

@@ -45,7 +45,7 @@ TEST_CASE("the shipped config is read as it stands") {
 TEST_CASE("a wrong config is refused with every error, by line") {
   CHECK_THAT(error_of("[problems\n"), Catch::Contains("pretrain.toml:1:"));
   std::string text = replaced(shipped_text(), "warmup = 50", "warm_up = 50");
-  text = replaced(text, "plain = 0.45", "plain = \"much\"");
+  text = replaced(text, "plain = 0.60", "plain = \"much\"");
   text = replaced(text, "heads = 4", "heads = 5");
   text = replaced(text, "name = \"rings\"", "name = \"toys\"");
   text = replaced(text, "test = 1024", "test = 0");
@@ -59,6 +59,6 @@ TEST_CASE("a wrong config is refused with every error, by line") {
   CHECK_THAT(errors, Catch::Contains("problems.test is 0; expected an integer from 1"));
   CHECK_THAT(error_of(replaced(shipped_text(), "[tokenizer]", "[tokeniser]")),
              Catch::Contains("tokenizer is missing") && Catch::Contains("did you mean 'tokenizer'"));
-  CHECK_THAT(error_of(replaced(shipped_text(), "plain = 0.45", "plain = 0.85")), Catch::Contains("above 1"));
+  CHECK_THAT(error_of(replaced(shipped_text(), "plain = 0.60", "plain = 0.90")), Catch::Contains("above 1"));
   CHECK_THAT(error_of(replaced(shipped_text(), "lr = 3e-3", "lr = nan")), Catch::Contains("training.lr"));
 }
