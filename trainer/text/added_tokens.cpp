@@ -89,7 +89,8 @@ void TokenFinder::add(const std::string& pattern, const AddedToken& token) {
 
 void TokenFinder::split(std::string_view text,
                         const std::function<void(std::string_view, const AddedToken*)>& piece) const {
-  std::size_t reached = 0;  // everything before is handed out
+  std::size_t reached = 0;    // everything before is handed out
+  std::size_t space_end = 0;  // of the white space that was looked at last
   for (std::size_t at = 0; at < text.size();) {
     std::size_t node = 0, stop = 0;
     const AddedToken* token = nullptr;
@@ -104,8 +105,13 @@ void TokenFinder::split(std::string_view text,
       continue;
     }
     std::size_t start = at, end = stop;
-    if (token->lstrip) start = std::max(trailing_space(text.substr(0, start)), reached);
-    if (token->rstrip) end += leading_space(text.substr(end));
+    if (token->lstrip && start > reached) start = reached + trailing_space(text.substr(reached, start - reached));
+    if (token->lstrip && start < reached) start = reached;
+    if (token->rstrip) {
+      // Tokens that are white space themselves would look at the same run again and again.
+      if (end >= space_end) space_end = end + leading_space(text.substr(end));
+      end = space_end;
+    }
     if (start > reached) piece(text.substr(reached, start - reached), nullptr);
     piece(text.substr(start, end - start), token);
     reached = end;
