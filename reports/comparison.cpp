@@ -85,7 +85,7 @@ Verdict verdict(const RunResult& run, const CompareOptions& options) {
   if (run.state != "succeeded") return {run.state, state_sentence(run)};
   if (!measured(run.last))
     return {"unfinished", "ended well but has no accuracy at its last step, " + std::to_string(run.steps)};
-  if (!measured(run.first)) return {"untested", accuracy_text(*run.last) + ", but nothing is known of step 0"};
+  if (!measured(run.first)) return {"untested", accuracy_text(*run.last) + ", but its first accuracy is not known"};
 
   const std::string both = accuracy_text(*run.first) + ", " + accuracy_text(*run.last);
   std::string refused = not_comparable(*run.first, *run.last);
@@ -104,8 +104,8 @@ Verdict verdict(const RunResult& run, const CompareOptions& options) {
 }
 
 std::string status_rule(const CompareOptions& options) {
-  return "a run that did not end well shows its state; otherwise its last accuracy is compared with that of step 0 by the "
-         "exact McNemar test: flat if p >= " + shortest(options.alpha) +
+  return "a run that did not end well shows its state; otherwise its last accuracy is compared with its first by "
+         "the exact McNemar test: flat if p >= " + shortest(options.alpha) +
          ", degraded if it is significantly lower, success if it is significantly higher and at least " +
          shortest(options.success_accuracy) + " %, learns if it is significantly higher but below that";
 }

@@ -23,7 +23,8 @@ struct RunResult {                 // one run (one seed) as the table needs it
   std::int64_t seed = 0;
   std::string state, state_detail; // registry state
   std::int64_t steps = 0;          // planned
-  std::optional<EvalPoint> first, last;   // step 0, and the last step planned (absent while it is not there)
+  // Step 0, and the last step planned, or the two steps the user chose; absent while not there. Tables name the steps.
+  std::optional<EvalPoint> first, last;
   std::optional<double> published_first, published_last;  // percent
   std::optional<double> training_score;   // mean score of the last training step, as a share
   std::optional<std::int64_t> adapters_with_gradient, adapter_tensors;  // of the last training step

@@ -33,28 +33,32 @@ std::string with_sign(double points) {
   return text.starts_with('-') || text == "0.0" ? text : "+" + text;
 }
 
+std::int64_t last_step(const RunResult& run) { return measured(run.last) ? run.last->step : run.steps; }
+
 // What the table as a whole needs to know before any row is written.
 struct Shape {
   bool seeds = false;           // more than one seed
   bool repeats = false;         // one id and seed more than once: rows need their run's number
-  std::optional<std::int64_t> steps;  // planned, if the same for all
+  std::optional<std::int64_t> first, last;  // the steps measured at, if the same for all; the planned last one if not measured
   std::set<std::int64_t> problems;
 };
 
 Shape shape_of(const Comparison& comparison) {
   Shape shape;
-  std::set<std::int64_t> seeds, steps;
+  std::set<std::int64_t> seeds, firsts, lasts;
   std::set<std::pair<std::string, std::int64_t>> rows;
   for (const ComparisonRow& row : comparison.rows) {
     seeds.insert(row.run.seed);
-    steps.insert(row.run.steps);
     if (!rows.emplace(row.run.id, row.run.seed).second) shape.repeats = true;
-    for (const auto* point : {&row.run.first, &row.run.last}) {
+    if (measured(row.run.first)) firsts.insert(row.run.first->step);
+    lasts.insert(last_step(row.run));
+    for (const auto* point : {&row.run.first, &row.run.last})
       if (measured(*point)) shape.problems.insert((*point)->problems);
-    }
   }
   shape.seeds = seeds.size() > 1;
-  if (steps.size() == 1) shape.steps = *steps.begin();
+  if (firsts.empty()) shape.first = 0;
+  if (firsts.size() == 1) shape.first = *firsts.begin();
+  if (lasts.size() == 1) shape.last = *lasts.begin();
   return shape;
 }
 
@@ -96,7 +100,8 @@ std::vector<TableColumn> columns_of(const Shape& shape, const CompareOptions& op
     on += " test problems";
     if (shape.problems.size() > 1) on += " (the runs differ in that)";
   }
-  const std::string last = shape.steps ? "step " + std::to_string(*shape.steps) : "last step";
+  const std::string first = shape.first ? "step " + std::to_string(*shape.first) : "first step";
+  const std::string last = shape.last ? "step " + std::to_string(*shape.last) : "last step";
 
   std::vector<TableColumn> columns;
   if (shape.repeats)
@@ -109,26 +114,32 @@ std::vector<TableColumn> columns_of(const Shape& shape, const CompareOptions& op
   columns.push_back({{"hook", false}, [](const auto& row) { return or_dash(row.run.hook); }, "", false});
   columns.push_back({{"blocking", false}, [](const auto& row) { return or_dash(row.run.blocking); }, "", false});
   columns.push_back({{"STE", false}, [](const auto& row) { return or_dash(row.run.ste); }, "", false});
-  columns.push_back({{"step 0", true}, [](const auto& row) { return accuracy_cell(row.run.first, row.run); }, "", false});
-  columns.push_back({{last, true},
-                     [steps = shape.steps](const auto& row) {
-                       std::string cell = accuracy_cell(row.run.last, row.run);
-                       if (!steps) cell += " @" + std::to_string(row.run.last ? row.run.last->step : row.run.steps);
+  columns.push_back({{first, true},
+                     [named = shape.first.has_value()](const auto& row) {
+                       std::string cell = accuracy_cell(row.run.first, row.run);
+                       if (!named && measured(row.run.first)) cell += " @" + std::to_string(row.run.first->step);
                        return cell;
                      },
-                     "`step 0`, `" + last + "`: accuracy in %" + on + ", before training and after the last step" +
-                         (shape.steps ? "" : ", which stands behind the @"),
+                     "", false});
+  columns.push_back({{last, true},
+                     [named = shape.last.has_value()](const auto& row) {
+                       std::string cell = accuracy_cell(row.run.last, row.run);
+                       if (!named) cell += " @" + std::to_string(last_step(row.run));
+                       return cell;
+                     },
+                     "`" + first + "`, `" + last + "`: accuracy in %" + on + " after that many training steps" +
+                         (shape.first && shape.last ? "" : ", which stand behind the @ where they differ"),
                      false});
   columns.push_back({{"95 % interval", true},
                      [](const auto& row) {
                        if (!row.interval) return missing(row.run);
                        return fixed(100 * row.interval->low, 1) + "–" + fixed(100 * row.interval->high, 1);
                      },
-                     "`95 % interval`: Wilson score interval of the accuracy after the last step", false});
+                     "`95 % interval`: Wilson score interval of the accuracy at `" + last + "`", false});
   columns.push_back({{"baseline", false}, [](const auto& row) { return or_dash(row.baseline); }, "", true});
   columns.push_back({{"difference", true},
                      [](const auto& row) { return row.difference ? with_sign(*row.difference) : std::string("-"); },
-                     "`difference`: to the baseline's run of the same seed, after the last step, in percentage points", true});
+                     "`difference`: to the baseline's run of the same seed at `" + last + "`, in percentage points", true});
   columns.push_back({{"p", true},
                      [](const auto& row) { return row.p ? p_value(*row.p) : std::string("-"); },
                      "`p`: exact two-sided McNemar test of that difference on the same test problems", true});
@@ -160,7 +171,7 @@ std::string notes(const Comparison& comparison, const Shape& shape) {
   list("Not finished:", [](const ComparisonRow& row) {
     return row.run.state != "succeeded" || row.verdict.word == "unfinished" ? row.verdict.sentence : std::string();
   });
-  list("Not tested against step 0:", [](const ComparisonRow& row) {
+  list("Not tested:", [](const ComparisonRow& row) {
     return row.verdict.word == "untested" ? row.verdict.sentence : std::string();
   });
   list("No difference, or no p, to the baseline:", [](const ComparisonRow& row) { return row.refused; });

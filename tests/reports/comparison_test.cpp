@@ -245,6 +245,20 @@ TEST_CASE("one baseline for all rows, and none for itself") {
   CHECK(row_of(table, "c").baseline.empty());
 }
 
+TEST_CASE("columns are named by the steps that were measured") {
+  auto a = run("a", 80, 100), b = run("b", 80, 300);
+  for (auto* one : {&a, &b}) {
+    one->first->step = 4;
+    one->last->step = 12;  // of 20 planned: the user asked for these
+  }
+  CHECK_THAT(to_markdown({a, b}, {}), Catch::Contains("| step 4 | step 12 |"));
+  b.last->step = 20;
+  const std::string table = to_markdown({a, b}, {});
+  CHECK_THAT(table, Catch::Contains("| step 4 | last step |"));
+  CHECK_THAT(table, Catch::Contains("9.8 @12"));
+  CHECK_THAT(table, Catch::Contains("29.3 @20"));
+}
+
 TEST_CASE("two batches in one table: the baseline is the newest, and rows carry their run's number") {
   auto old = run("base", 80, 100), young = run("base", 80, 200), other = run("x", 80, 300);
   old.number = 1;
