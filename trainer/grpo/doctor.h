@@ -42,7 +42,7 @@ struct Measurements {
   AttachReport report;
   std::string trained_quant, evaluated_quant;
   std::vector<TensorGradient> gradients;   // with B random, advantages of both signs
-  std::vector<ModuleError> errors;         // model order
+  std::vector<ModuleError> errors;         // one per report.modules, in their order
   std::int64_t groups = 0, groups_with_spread = 0;
   double mean_score = 0;
   std::int64_t tokens = 0;                 // over which the gap was taken

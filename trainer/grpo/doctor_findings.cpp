@@ -138,6 +138,9 @@ void judge_attachment(const Measurements& m, std::vector<Finding>& findings) {
 
 void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
   const auto& quant = m.config.quant;
+  // Only NVFP4's `te` has an fp32 tensor scale, and only where activations are quantized does it depend on the batch.
+  const bool batch_dependent = quant.format == "nvfp4" && quant.mode != "torchao_one_level" &&
+                               quant.injection_point != "weight" && quant.tensor_scale == "tensor";
   const std::string gap = format("over %lld tokens the log-probs differ by %.4f on average and %.3f at most; KL about %.5f a token",
                                  static_cast<long long>(m.tokens), m.gap_mean, m.gap_max, m.gap_k3);
   if (quant.format != "none" && quant.apply_during != "both")
@@ -149,11 +152,16 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
   else if (!(m.gap_k3 <= large_gap_k3))  // NaN is large too
     findings.push_back({"rollout-gap", Severity::warning,
                         "Sampling and training see the same quantization by config, and still give different log-probs", gap,
-                        quant.format == "nvfp4" && quant.tensor_scale == "tensor"
+                        batch_dependent
                             ? "quant.tensor_scale = \"row\": then a token's value does not depend on its batch"
                             : ""});
   else
-    findings.push_back({"rollout-same", Severity::info, "Sampling and training see the same model", gap, ""});
+    findings.push_back({"rollout-same", Severity::info,
+                        std::string("Sampling and training see the same quantization") +
+                            (batch_dependent ? "; what differs is the tensor scale, which depends on what else is in the batch "
+                                               "(with quant.tensor_scale = \"row\" it would not)"
+                                             : ""),
+                        gap, ""});
   if (m.evaluated_quant != m.trained_quant)
     findings.push_back({"eval-differs", Severity::warning,
                         "The accuracy is measured under another quantization than the training runs under",
@@ -180,28 +188,35 @@ struct MeanError {
   std::int64_t weights = 0, activations = 0;
 };
 
+// Over projections: where a wrapper and its base layer both quantize, the second finds numbers that are rounded already,
+// and its error of next to nothing says nothing; the larger error of the two counts.
 MeanError mean_error(const Measurements& m) {
-  MeanError mean;
-  for (const auto& error : m.errors) {
-    if (error.weight_sqnr_db != 0 && std::isfinite(error.weight_sqnr_db)) {
-      mean.weight += error.weight_sqnr_db;
-      ++mean.weights;
-    }
-    if (error.activation && std::isfinite(error.activation_sqnr_db)) {
-      mean.activation += error.activation_sqnr_db;
-      ++mean.activations;
-    }
+  std::map<std::string, double> weights, activations;
+  const auto keep_worse = [](std::map<std::string, double>& worst, const std::string& projection, double sqnr) {
+    if (!std::isfinite(sqnr)) return;
+    const auto [entry, is_new] = worst.emplace(projection, sqnr);
+    if (!is_new) entry->second = std::min(entry->second, sqnr);
+  };
+  for (std::size_t i = 0; i < m.errors.size(); ++i) {
+    const auto& error = m.errors[i];
+    const auto& projection = m.report.modules[i].projection;
+    if (error.weight_sqnr_db != 0) keep_worse(weights, projection, error.weight_sqnr_db);
+    if (error.activation) keep_worse(activations, projection, error.activation_sqnr_db);
   }
-  if (mean.weights > 0) mean.weight /= static_cast<double>(mean.weights);
-  if (mean.activations > 0) mean.activation /= static_cast<double>(mean.activations);
-  return mean;
+  const auto average = [](const std::map<std::string, double>& values) {
+    double sum = 0;
+    for (const auto& [projection, value] : values) sum += value;
+    return values.empty() ? 0 : sum / static_cast<double>(values.size());
+  };
+  return {average(weights), average(activations), static_cast<std::int64_t>(weights.size()),
+          static_cast<std::int64_t>(activations.size())};
 }
 
 void judge_errors(const Measurements& m, std::vector<Finding>& findings) {
   if (m.errors.empty()) return;
   const MeanError mean = mean_error(m);
-  findings.push_back({"quantization-error", Severity::info, "Signal to quantization noise, mean over modules",
-                      format("weights %.1f dB (%lld modules), activations %.1f dB (%lld modules)", mean.weight,
+  findings.push_back({"quantization-error", Severity::info, "Signal to quantization noise, mean over projections",
+                      format("weights %.1f dB (%lld projections), activations %.1f dB (%lld projections)", mean.weight,
                              static_cast<long long>(mean.weights), mean.activation, static_cast<long long>(mean.activations)),
                       ""});
   std::string low;

@@ -31,9 +31,9 @@ std::vector<T> slice(const std::vector<T>& values, std::int64_t begin, std::int6
 }
 
 // Micro-batches: rows of a few prompts as tensors, B rows of R tokens.
-class Rows {
+class BatchRows {
  public:
-  Rows(Session& session, const Batch& batch) : session_(session), batch_(batch) {}
+  BatchRows(Session& session, const Batch& batch) : session_(session), batch_(batch) {}
 
   TokenLogprobs logprobs(Span span) const {
     return token_logprobs(*session_.decoder, slice(batch_.prompts, span.begin, span.end),
@@ -107,7 +107,7 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
   const auto& grpo = session.config.grpo;
   const LossOptions options = LossOptions::from(session.config);
   const double lr = learning_rate(session.config.optimizer, step);
-  const Rows rows(session, batch);
+  const BatchRows rows(session, batch);
   UpdateResult result;
   result.covered.assign(optimizer.parameters().size(), false);
 
