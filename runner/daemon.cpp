@@ -146,6 +146,9 @@ class Daemon {
       return failure(std::string("daemon: the request is not what it expects: ") + error.what(), kUsage);
     } catch (const std::invalid_argument& error) {
       return failure(error.what(), kRefused);
+    } catch (const fs::filesystem_error& error) {
+      log_->error("{}", error.what());
+      return failure(error.path1().string() + ": " + error.code().message() + "; nothing was changed", kFault);
     } catch (const std::exception& error) {
       log_->error("{}", error.what());
       return failure(std::string(error.what()) + "; nothing was changed", kFault);

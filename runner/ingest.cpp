@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 
 #include "runner/process.h"
@@ -223,13 +224,15 @@ bool Ingest::poll_evaluations(bool last) {
   const auto changed_at = fs::last_write_time(folder, error);
   if (error || (changed_at == evaluations_seen_ && !last)) return false;
   bool changed = false;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() != ".json") continue;
-    const std::string file = "eval/" + entry.path().filename().string();
-    const std::int64_t size = size_of(entry.path());
+  std::set<fs::path> summaries;  // in the order of their steps: the last one's accuracy is the one shown
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".json") summaries.insert(entry.path());
+  for (const fs::path& summary : summaries) {
+    const std::string file = "eval/" + summary.filename().string();
+    const std::int64_t size = size_of(summary);
     if (offset(file) == size) continue;
     try {
-      take_evaluation(entry.path());
+      take_evaluation(summary);
     } catch (const json::exception& why) {
       bad_line(file, 0, why.what());
     } catch (const std::invalid_argument& why) {

@@ -104,8 +104,13 @@ class TerminalView : public ProgressView {
     }
     screen += "\x1b[J";  // lines of a longer picture before
     lines_ = count;
-    std::fputs(screen.c_str(), out_);
+    // In one write: line by line it would flicker.
     std::fflush(out_);
+    for (std::size_t written = 0; written < screen.size();) {
+      const ssize_t n = ::write(::fileno(out_), screen.data() + written, screen.size() - written);
+      if (n <= 0) return;  // the terminal has gone; the runs have not
+      written += static_cast<std::size_t>(n);
+    }
   }
 
   static std::string paint(StateKind kind) {

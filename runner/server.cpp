@@ -51,7 +51,7 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
     const json request = json::parse(line, nullptr, false);
     if (!request.is_object() || !request.contains("op")) {
       reply = failure("daemon: the request is not a JSON object with an \"op\"", kUsage);
-    } else if (request.value("protocol", 0) != kProtocol) {
+    } else if (!request.contains("protocol") || request.at("protocol") != kProtocol) {
       reply = failure("daemon: it is of another version than this assay; type `assay daemon stop`, runs go on meanwhile",
                       kDaemon);
     } else if (request.at("op") == "watch") {

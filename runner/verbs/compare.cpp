@@ -22,12 +22,15 @@ std::function<int()> setup_compare(CLI::App& app) {
   app.add_option("--baseline", options->baseline, "compare every run with this run id, not with its own baseline");
   app.add_option("--steps", options->steps, "the two steps compared, e.g. 0,20; else 0 and the last one planned")
       ->delimiter(',')
-      ->expected(2);
-  app.add_option("--seed", options->seeds, "only these seeds: 1,2")->delimiter(',');
+      ->take_all()
+      ->expected(1);
+  app.add_option("--seed", options->seeds, "only these seeds: 1,2")->delimiter(',')->take_all()->expected(1);
   auto* md = app.add_flag("--md", options->md, "Markdown (the default)");
   auto* csv = app.add_flag("--csv", options->csv, "CSV")->excludes(md);
   app.add_flag("--json", options->json, "JSON")->excludes(md)->excludes(csv);
   return [options] {
+    if (!options->steps.empty() && options->steps.size() != 2)
+      throw UserError(kUsage, "--steps: two steps are compared; write for example --steps 0,20");
     const Paths paths = user_paths();
     Client::connect(paths);  // so that what has ended meanwhile is in the registry
     const auto registry = registry::Registry::open(paths.registry(), registry::Registry::Access::read_only);

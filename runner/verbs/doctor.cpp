@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "runner/client.h"
 #include "runner/doctor.h"
 #include "runner/errors.h"
 #include "runner/protocol.h"
@@ -41,14 +42,16 @@ std::function<int()> setup_doctor(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   app.add_option("WHAT", options->what.words, "a series, a file, a run of a series, or the number of a former run")
       ->required();
-  app.add_option("--only", options->what.only, "only these runs of the series")->delimiter(',');
+  app.add_option("--only", options->what.only, "only these runs of the series")->delimiter(',')->take_all()->expected(1);
   app.add_option("--set", options->what.set, "KEY=VALUE in every config; several times")->take_all()->expected(1);
   add_json_flag(app, options->json);
   return [options] {
     const Paths paths = user_paths();
     std::optional<registry::Registry> registry;
-    if (std::filesystem::exists(paths.registry()))
+    if (std::filesystem::exists(paths.registry())) {
+      Client::connect(paths);  // not needed here, but runs that a killed daemon has left go on with any command
       registry.emplace(registry::Registry::open(paths.registry(), registry::Registry::Access::read_only));
+    }
     std::vector<DoctorJob> jobs;
     std::string missing;
     for (const ResolvedSeries& series : resolve(options->what, registry ? &*registry : nullptr))

@@ -33,13 +33,21 @@ void add_what_options(CLI::App& app, SubmitOptions& options) {
   app.add_option("WHAT", options.what.words,
                  "a series (e13), a file (my.toml), a run of a series (e13/bf16), or the number of a former run")
       ->required();
-  app.add_option("--seeds", options.what.seeds, "one run for each seed: 1,2,3")->delimiter(',');
+  app.add_option("--seeds", options.what.seeds, "one run for each seed: 1,2,3")
+      ->delimiter(',')
+      ->take_all()
+      ->expected(1);
   app.add_option("--only", options.what.only, "only these runs of the series: e13g-nvfp4,bf16; e13a means all e13a-…")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->take_all()
+      ->expected(1);
   app.add_option("--set", options.what.set, "KEY=VALUE in every config, e.g. optimizer.lr=1e-4; several times")
       ->take_all()
       ->expected(1);
-  app.add_option("--after", options.after, "start when this run has succeeded; several times, or 17,18")->delimiter(',');
+  app.add_option("--after", options.after, "start when this run has succeeded; several times, or 17,18")
+      ->delimiter(',')
+      ->take_all()
+      ->expected(1);
   app.add_option("--priority", options.priority, "higher goes first; 0 if not given");
   app.add_option("--label", options.labels, "KEY=VALUE, kept with the run; several times")->take_all()->expected(1);
 }

@@ -89,7 +89,7 @@ TEST_CASE("kill -9 of the supervisor: the run is lost, and nothing of it goes on
 
 TEST_CASE("the supervisor is killed while no daemon is there") {
   const Home home("both-killed");
-  home.series("s", {{"a", "echo $$ > $GATES/trainer; metric 1; gate never"}});
+  home.series("s", {{"a", "metric 1; echo $$ > $GATES/trainer; gate never"}});
   REQUIRE(home.assay({"add", "s"}).code == 0);
   REQUIRE(eventually([&] { return lives(home.folder / "gates" / "trainer"); }));
   home.kill_daemon();

@@ -1,4 +1,6 @@
 // The queue as users see it: dependencies, priorities, slots, repetition, several commands at once.
+#include <set>
+
 #include "home.h"
 
 using namespace assay;
