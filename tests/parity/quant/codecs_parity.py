@@ -1,7 +1,7 @@
 """E2M1 and E4M3 encoding and E2M1, E4M3, E8M0 decoding against ml_dtypes.
 
-  python tests/parity/quant/codecs.py --build BUILD_DIR     all 2^16 bf16 encodings and fp32 neighbours of every midpoint
-  python tests/parity/quant/codecs.py --write-golden        writes tests/golden/quant/codecs.json
+  python tests/parity/quant/codecs_parity.py --build BUILD_DIR     all 2^16 bf16 encodings and fp32 neighbours of every midpoint
+  python tests/parity/quant/codecs_parity.py --write-golden        writes tests/golden/quant/codecs.json
 """
 import argparse
 import json
@@ -48,7 +48,7 @@ def write_golden():
     x = all_bf16()
     golden = {
         "source": f"{cases.version('ml_dtypes')} (float4_e2m1fn, float8_e4m3fn, float8_e8m0fnu)",
-        "made_by": "tests/parity/quant/codecs.py --write-golden",
+        "made_by": "tests/parity/quant/codecs_parity.py --write-golden",
         "form": "bf16: runs [first encoding, code] over all 65536 bf16 encodings in order; near: float32 bits at and one "
                 "step beside every midpoint, with their codes; decode: float32 bits by code",
     }

@@ -1,7 +1,7 @@
 """Fake quantization, bit by bit, against torchao (NVFP4 one level, MXFP4 floor) and transcribed formulas (te).
 
-  python tests/parity/quant/fake_quantize.py --build BUILD_DIR [--elements N]
-  python tests/parity/quant/fake_quantize.py --write-golden     writes tests/golden/quant/{te,torchao_one_level,floor}.json
+  python tests/parity/quant/fake_quantize_parity.py --build BUILD_DIR [--elements N]
+  python tests/parity/quant/fake_quantize_parity.py --write-golden     writes tests/golden/quant/{te,torchao_one_level,floor}.json
 
 TransformerEngine does not install without CUDA: `te` is checked against a NumPy transcription of its published
 formula (cases.py), not against its code.
@@ -60,7 +60,7 @@ def write_golden():
             made.append(case)
         golden = {
             "mode": mode,
-            "made_by": "tests/parity/quant/fake_quantize.py --write-golden",
+            "made_by": "tests/parity/quant/fake_quantize_parity.py --write-golden",
             "form": "rows of float32 bits in hex, 8 digits an element; `source` says where the expected values come from",
             "cases": made,
         }
