@@ -26,7 +26,8 @@ void add_json_flag(CLI::App& app, bool& json) { app.add_flag("--json", json, "pr
 void add_color_option(CLI::App& app, Color& color) {
   app.add_option("--color", color, "auto (on a terminal, unless NO_COLOR is set), always or never")
       ->transform(CLI::CheckedTransformer(std::map<std::string, Color>{
-          {"auto", Color::automatic}, {"always", Color::always}, {"never", Color::never}}));
+          {"auto", Color::automatic}, {"always", Color::always}, {"never", Color::never}}))
+      ->option_text("auto|always|never");
 }
 
 void add_what_options(CLI::App& app, SubmitOptions& options) {
