@@ -88,7 +88,7 @@ class Run {
       update.metrics["actor/update_norm"] = optimizer_.distance(before);
       report(batch, update, {seconds(t0, t1), seconds(t1, t2), seconds(t0, Clock::now())});
 
-      const bool due = config_.eval.test_freq > 0 && step_ % config_.eval.test_freq == 0;
+      const bool due = step_ % config_.eval.test_freq == 0;
       if ((due || step_ == config_.train.steps) && !evaluate_now()) return false;
     }
     return true;
@@ -136,9 +136,11 @@ class Run {
   }
 
   ExitCode non_finite(const std::string& what) {
-    const std::string message = "step " + std::to_string(step_) + ": " + what + "; stopped before the optimizer step";
+    const bool trained = step_ > 0;  // before that the weights themselves are to blame
+    const std::string message = "step " + std::to_string(step_) + ": " + what + (trained ? "; stopped before the optimizer step" : "");
     log_.event(step_, "non_finite", message);
-    std::fprintf(stderr, "%s: %s; try a smaller optimizer.lr\n", folder_.c_str(), message.c_str());
+    std::fprintf(stderr, "%s: %s; %s\n", folder_.c_str(), message.c_str(),
+                 trained ? "try a smaller optimizer.lr" : "check the model's weights");
     return exit_non_finite;
   }
 

@@ -43,8 +43,8 @@ def distance(a, b):
 
 def advantages(rewards, group, kind):
     r = torch.tensor(rewards, dtype=torch.float64).view(-1, group)
-    mean = r.mean(1, keepdim=True) if group > 1 else torch.zeros(len(r), 1)
-    std = r.std(1, keepdim=True) if group > 1 else torch.ones(len(r), 1)
+    mean = r.mean(1, keepdim=True) if group > 1 else torch.zeros(len(r), 1, dtype=torch.float64)
+    std = r.std(1, keepdim=True) if group > 1 else torch.ones(len(r), 1, dtype=torch.float64)
     a = r - mean
     return (a / (std + 1e-6) if kind == "std" else a).flatten()
 

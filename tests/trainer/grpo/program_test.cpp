@@ -23,7 +23,7 @@ struct Result {
 class Program {
  public:
   Program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "")
-      : folder_(fresh_folder("program-" + name)) {
+      : folder_(fresh_folder("output-" + name)) {
     write_text(folder_ / "in", input);
     const std::string binary = std::string(ASSAY_BINARY_DIR) + "/bin/assay-train";
     std::vector<char*> argv{const_cast<char*>(binary.c_str())};
@@ -72,7 +72,7 @@ TEST_CASE("run prints a line per step and exits with 0") {
 TEST_CASE("SIGTERM ends a run cleanly") {
   auto config = tiny_config();
   config.train.steps = 100000;
-  config.eval.test_freq = 0;
+  config.eval.test_freq = 100000;
   const auto run = make_run("program-term", config);
   Program program("term", {"run", run.string()});
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);

@@ -160,6 +160,7 @@ inline std::map<std::int64_t, std::map<std::string, json>> metrics_of(const fs::
 inline std::vector<std::string> event_kinds(const fs::path& run) {
   std::vector<std::string> kinds;
   for (const auto& line : read_lines(run / "events.jsonl")) kinds.push_back(line["kind"]);
+  REQUIRE_FALSE(kinds.empty());
   return kinds;
 }
 
