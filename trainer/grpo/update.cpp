@@ -71,9 +71,11 @@ class BatchRows {
 };
 
 // How far the training forward's log-probs are from the sampler's. With d = training - sampled:
-// kl = mean(-d), k3 = mean(exp(d) - 1 - d), both estimates of KL(sampler || trainer).
+// kl = mean(-d), k3 = mean(exp(d) - 1 - d), both estimates of KL(sampler || trainer); and the share of tokens that
+// clipping would act on before anything was learned, had the sampler's log-probs been taken as the old ones.
 class Gap {
  public:
+  explicit Gap(const LossOptions& options) : options_(options) {}
   void add(const at::Tensor& trained, const at::Tensor& sampled, const at::Tensor& mask) {
     const auto on = mask > 0;
     const auto sum = [&](const at::Tensor& values) { return at::where(on, values, 0.0).sum().item<double>(); };
@@ -82,6 +84,8 @@ class Gap {
     kl_ += sum(-d);
     k3_ += sum(d.exp() - 1 - d);
     probability_ += sum(probability);
+    const auto ratio = d.exp();
+    outside_ += sum((ratio < 1 - options_.clip_low).logical_or(ratio > 1 + options_.clip_high).to(at::kDouble));
     largest_ = std::max(largest_, at::where(on, probability, 0.0).max().item<double>());
     tokens_ += on.sum().item<double>();
   }
@@ -89,12 +93,14 @@ class Gap {
     if (tokens_ == 0) return;
     metrics["rollout_corr/kl"] = kl_ / tokens_;
     metrics["rollout_corr/k3_kl"] = k3_ / tokens_;
+    metrics["rollout_corr/ratio_outside_clip"] = outside_ / tokens_;
     metrics["training/rollout_probs_diff_mean"] = probability_ / tokens_;
     metrics["training/rollout_probs_diff_max"] = largest_;
   }
 
  private:
-  double kl_ = 0, k3_ = 0, probability_ = 0, largest_ = 0, tokens_ = 0;
+  LossOptions options_;
+  double kl_ = 0, k3_ = 0, probability_ = 0, outside_ = 0, largest_ = 0, tokens_ = 0;
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -126,7 +132,7 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
   }
   result.metrics["timing_s/old_log_prob"] = seconds_since(started);
 
-  Gap gap;
+  Gap gap(options);
   double loss_sum = 0, norm_sum = 0, largest_norm = 0, tokens = 0, kl = 0, clipped = 0, clipped_lower = 0, entropy = 0;
   double first_ratio = 0, first_deviation = 0;
   for (std::size_t m = 0; m < mini_batches.size() && !stop_requested(); ++m) {
