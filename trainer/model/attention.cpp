@@ -170,7 +170,7 @@ struct AttentionNode : torch::autograd::Node {
           active().softmax_again(n, stride, p, scale, seen.prompt, seen.prompt_wide, plse + start * heads.heads + h,
                                  heads.heads);
           against(dh, qw, seen, prompt_vt, own_vt, e, ds);
-          active().softmax_backward(n, stride, p, ds, scale);
+          active().softmax_backward(n, stride, p, ds, scale, seen.prompt_wide);
           mixed(ds, seen, seen.prompt_k, seen.own_k, kw, e, pdq + start * qw + h * e, qw);
           if (seen.prompt) {
             active().gemm(seen.prompt, e, n, ds, 1, stride, qh, qw, prompt_dk, kw, 1.f, true);

@@ -21,13 +21,24 @@ typedef std::int32_t i8 __attribute__((vector_size(32)));
 ASSAY_INLINE v8 load(const float* p) { return *reinterpret_cast<const v8u*>(p); }
 ASSAY_INLINE void store(float* p, v8 x) { *reinterpret_cast<v8u*>(p) = x; }
 ASSAY_INLINE v8 splat(float x) { return v8{x, x, x, x, x, x, x, x}; }
+ASSAY_INLINE i8 first_lanes(i64 n) { return i8{0, 1, 2, 3, 4, 5, 6, 7} < static_cast<std::int32_t>(n); }
 ASSAY_INLINE v8 load_part(const float* p, i64 n, float fill) {  // n of 8 elements
+#ifdef __AVX2__
+  const i8 on = first_lanes(n);
+  const v8 x = (v8)_mm256_maskload_ps(p, (__m256i)on);
+  return on ? x : splat(fill);
+#else
   v8 x = splat(fill);
   for (i64 i = 0; i < n; ++i) x[i] = p[i];
   return x;
+#endif
 }
 ASSAY_INLINE void store_part(float* p, v8 x, i64 n) {
+#ifdef __AVX2__
+  _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)x);
+#else
   for (i64 i = 0; i < n; ++i) p[i] = x[i];
+#endif
 }
 ASSAY_INLINE float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 ASSAY_INLINE v8 max(v8 a, v8 b) { return a > b ? a : b; }
@@ -184,7 +195,7 @@ void gemm(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const float
       const i64 columns = least(panel, n - n0);
       const float* bk = b + k0 * ldb + n0;
       i64 stride = ldb;
-      if (columns % 8 != 0 || m > 24) {  // ragged, or used often enough to be worth bringing together
+      if (columns % 8 != 0 || m > 64) {  // ragged, or used often enough to be worth bringing together
         for (i64 i = 0; i < kb; ++i) {
           for (i64 j = 0; j < columns; ++j) edge[i * panel + j] = bk[i * ldb + j];
           for (i64 j = columns; j < panel; ++j) edge[i * panel + j] = 0.f;
@@ -280,33 +291,39 @@ void rope(i64 m, i64 heads, i64 e, const float* x, const float* cosine, const fl
 
 // ---- softmax ----
 
-// stride is a multiple of 8, and so is first_end.
-ASSAY_INLINE void blank(float* s, i64 stride, i64 first, i64 first_end, i64 own, float with) {
+// The columns that row i sees end below this; stride and first_end are multiples of 8. What lies behind is 0 in the
+// result and adds nothing to a sum, so leaving it out changes no bit.
+ASSAY_INLINE i64 reach(i64 i, i64 first_end, i64 all_own) {
+  return round_up(first_end + (all_own >= 0 ? all_own : i + 1), 8);
+}
+ASSAY_INLINE void blank(float* s, i64 first, i64 first_end, i64 own, i64 end, float with) {
   for (i64 j = first; j < first_end; ++j) s[j] = with;
-  for (i64 j = first_end + own; j < stride; ++j) s[j] = with;
+  for (i64 j = first_end + own; j < end; ++j) s[j] = with;
 }
 
 void softmax(i64 m, i64 stride, float* s, float scale, i64 first, i64 first_end, i64 all_own, float* lse,
              i64 lse_stride) {
   const v8 times = splat(scale);
   for (i64 i = 0; i < m; ++i, s += stride) {
-    blank(s, stride, first, first_end, all_own >= 0 ? all_own : i + 1, -INFINITY);
+    const i64 end = reach(i, first_end, all_own);
+    blank(s, first, first_end, all_own >= 0 ? all_own : i + 1, end, -INFINITY);
     v8 top = splat(-INFINITY);
-    for (i64 j = 0; j < stride; j += 8) {
+    for (i64 j = 0; j < end; j += 8) {
       const v8 z = load(s + j) * times;
       store(s + j, z);
       top = max(z, top);
     }
     const float most = largest(top);
     v8 total = splat(0.f);
-    for (i64 j = 0; j < stride; j += 8) {
+    for (i64 j = 0; j < end; j += 8) {
       const v8 p = exp(load(s + j) - splat(most));
       store(s + j, p);
       total = total + p;
     }
     const float whole = sum(total);
     const v8 share = splat(1.f / whole);
-    for (i64 j = 0; j < stride; j += 8) store(s + j, load(s + j) * share);
+    for (i64 j = 0; j < end; j += 8) store(s + j, load(s + j) * share);
+    for (i64 j = end; j < stride; j += 8) store(s + j, splat(0.f));
     if (lse) lse[i * lse_stride] = most + std::log(whole);
   }
 }
@@ -314,18 +331,22 @@ void softmax(i64 m, i64 stride, float* s, float scale, i64 first, i64 first_end,
 void softmax_again(i64 m, i64 stride, float* s, float scale, i64 first, i64 first_end, const float* lse,
                    i64 lse_stride) {
   for (i64 i = 0; i < m; ++i, s += stride) {
+    const i64 end = reach(i, first_end, -1);
     const v8 minus = splat(lse[i * lse_stride]);
-    for (i64 j = 0; j < stride; j += 8) store(s + j, exp(load(s + j) * splat(scale) - minus));
-    blank(s, stride, first, first_end, i + 1, 0.f);
+    for (i64 j = 0; j < end; j += 8) store(s + j, exp(load(s + j) * splat(scale) - minus));
+    blank(s, first, first_end, i + 1, end, 0.f);
+    for (i64 j = end; j < stride; j += 8) store(s + j, splat(0.f));
   }
 }
 
-void softmax_backward(i64 m, i64 stride, const float* p, float* dp, float scale) {
+void softmax_backward(i64 m, i64 stride, const float* p, float* dp, float scale, i64 first_end) {
   for (i64 i = 0; i < m; ++i, p += stride, dp += stride) {
+    const i64 end = reach(i, first_end, -1);
     v8 dots = splat(0.f);
-    for (i64 j = 0; j < stride; j += 8) dots = fma(load(p + j), load(dp + j), dots);
+    for (i64 j = 0; j < end; j += 8) dots = fma(load(p + j), load(dp + j), dots);
     const v8 delta = splat(sum(dots));
-    for (i64 j = 0; j < stride; j += 8) store(dp + j, splat(scale) * load(p + j) * (load(dp + j) - delta));
+    for (i64 j = 0; j < end; j += 8) store(dp + j, splat(scale) * load(p + j) * (load(dp + j) - delta));
+    for (i64 j = end; j < stride; j += 8) store(dp + j, splat(0.f));
   }
 }
 

@@ -63,8 +63,8 @@ struct Table {
   // The same from a known lse: p = exp(scale * s - lse).
   void (*softmax_again)(i64 m, i64 stride, float* s, float scale, i64 first, i64 first_end, const float* lse,
                         i64 lse_stride);
-  // dp -> ds in place: ds = scale * p * (dp - delta), delta[m] = sum p * dp.
-  void (*softmax_backward)(i64 m, i64 stride, const float* p, float* dp, float scale);
+  // dp -> ds in place: ds = scale * p * (dp - delta), delta[m] = sum p * dp; columns on as above.
+  void (*softmax_backward)(i64 m, i64 stride, const float* p, float* dp, float scale, i64 first_end);
 
   // Of one row of logits z [V], in place: z becomes softmax(z / temperature). Returns the largest and the log of the
   // sum: the log-prob of token t is (z_t / temperature - *largest) - *log_sum, z_t read before the call.
