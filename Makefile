@@ -3,15 +3,21 @@
 BUILD := build/default
 JOBS  := $(shell nproc)
 
-.PHONY: build setup e13 test parity smollm2 asan clean
-build: setup
-	@[ -e $(BUILD)/build.ninja ] || cmake --preset default
+.PHONY: build programs configure setup e13 test parity smollm2 asan clean
+build: configure
 	@cmake --build --preset default --parallel $(JOBS)
+
+# Without the tests, which take as long again.
+programs: configure
+	@cmake --build --preset default --parallel $(JOBS) --target assay assay-train
+
+configure: setup
+	@[ -e $(BUILD)/build.ninja ] || cmake --preset default
 
 setup:
 	@tools/setup.sh
 
-e13: build
+e13: programs
 	@$(BUILD)/bin/assay run e13
 
 test: build
