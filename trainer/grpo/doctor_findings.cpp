@@ -157,7 +157,7 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
                             : ""});
   else
     findings.push_back({"rollout-same", Severity::info,
-                        std::string("Sampling and training see the same quantization") +
+                        std::string("Sampling and training see the same ") + (quant.format == "none" ? "model" : "quantization") +
                             (batch_dependent ? "; what differs is the tensor scale, which depends on what else is in the batch "
                                                "(with quant.tensor_scale = \"row\" it would not)"
                                              : ""),
@@ -215,10 +215,15 @@ MeanError mean_error(const Measurements& m) {
 void judge_errors(const Measurements& m, std::vector<Finding>& findings) {
   if (m.errors.empty()) return;
   const MeanError mean = mean_error(m);
-  findings.push_back({"quantization-error", Severity::info, "Signal to quantization noise, mean over projections",
-                      format("weights %.1f dB (%lld projections), activations %.1f dB (%lld projections)", mean.weight,
-                             static_cast<long long>(mean.weights), mean.activation, static_cast<long long>(mean.activations)),
-                      ""});
+  std::string evidence;
+  const auto say = [&](const char* what, double sqnr, std::int64_t projections) {
+    if (projections > 0)
+      evidence += format("%s%s %.1f dB (%lld projections)", evidence.empty() ? "" : ", ", what, sqnr,
+                         static_cast<long long>(projections));
+  };
+  say("weights", mean.weight, mean.weights);
+  say("activations", mean.activation, mean.activations);
+  findings.push_back({"quantization-error", Severity::info, "Signal to quantization noise, mean over projections", evidence, ""});
   std::string low;
   std::int64_t count = 0;
   for (const auto& error : m.errors) {

@@ -26,10 +26,12 @@ std::string json_line(const nlohmann::json& value) {
 MetricsLog::MetricsLog(const std::filesystem::path& folder)
     : metrics_(folder / "metrics.jsonl"), events_(folder / "events.jsonl") {}
 
-void MetricsLog::metrics(std::int64_t step, const Metrics& metrics) {
+std::string MetricsLog::metrics(std::int64_t step, const Metrics& metrics) {
   nlohmann::json values = nlohmann::json::object();
   for (const auto& [key, value] : metrics) values[key] = json_number(value);
-  metrics_.write(json_line({{"step", step}, {"time", unix_now()}, {"metrics", values}}));
+  const std::string line = json_line({{"step", step}, {"time", unix_now()}, {"metrics", values}});
+  metrics_.write(line);
+  return line;
 }
 
 void MetricsLog::event(std::int64_t step, const std::string& kind, const std::string& message) {

@@ -23,7 +23,7 @@ class MetricsLog {
  public:
   // Throws std::runtime_error when the folder cannot be written.
   explicit MetricsLog(const std::filesystem::path& folder);
-  void metrics(std::int64_t step, const Metrics& metrics);
+  std::string metrics(std::int64_t step, const Metrics& metrics);  // returns the line written
   void event(std::int64_t step, const std::string& kind, const std::string& message);
   void event(std::int64_t step, const std::string& kind, const std::string& message, const nlohmann::json& data);
 

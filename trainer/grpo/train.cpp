@@ -43,8 +43,9 @@ MetricsLog open_log(const fs::path& folder) {
 
 class Run {
  public:
-  Run(const fs::path& folder, MetricsLog& log, Session session)
-      : folder_(folder),
+  Run(const fs::path& folder, MetricsLog& log, Session session, bool json)
+      : json_(json),
+        folder_(folder),
         log_(log),
         session_(std::move(session)),
         config_(session_.config),
@@ -56,6 +57,11 @@ class Run {
   // Training with its two early ends.
   ExitCode run() {
     log_.event(0, "started", "training begins", {{"total_steps", config_.train.steps}, {"quant", session_.report.label}});
+    const auto expected = session_.derived.quantized_modules, attached = static_cast<std::int64_t>(session_.report.modules.size());
+    if (expected >= 0 && expected != attached)
+      log_.event(0, "finding",
+                 std::to_string(attached) + " modules are quantized, and derived.json expected " + std::to_string(expected),
+                 {{"id", "module-count"}});
     try {
       if (!loop()) return terminated();
     } catch (const NonFinite& error) {
@@ -104,8 +110,8 @@ class Run {
     const auto evaluation = evaluate(session_);
     if (!evaluation) return false;
     write_evaluation(folder_, step_, *evaluation, test_sha256_);
-    log_.metrics(step_, evaluation->metrics());
-    say("step " + std::to_string(step_) + " evaluation: " + summary(*evaluation));
+    const auto line = log_.metrics(step_, evaluation->metrics());
+    say(json_ ? line : "step " + std::to_string(step_) + " evaluation: " + summary(*evaluation));
     return true;
   }
 
@@ -113,8 +119,8 @@ class Run {
     Metrics metrics = batch_metrics(batch, config_.rollout.max_response_length, times);
     metrics.insert(update.metrics.begin(), update.metrics.end());
     write_samples(folder_, step_, batch);
-    log_.metrics(step_, metrics);
-    say(step_line(step_, config_.train.steps, metrics));
+    const auto line = log_.metrics(step_, metrics);
+    say(json_ ? line : step_line(step_, config_.train.steps, metrics));
     if (batch.short_of_groups)
       log_.event(step_, "groups_short",
                  std::to_string(batch.prompt_count()) + " of " + std::to_string(config_.grpo.train_batch_size) +
@@ -131,7 +137,7 @@ class Run {
 
   ExitCode terminated() {
     log_.event(step_, "terminated", std::string("ended by ") + stop_signal(), {{"signal", stop_signal()}});
-    say(std::string("ended by ") + stop_signal() + " in step " + std::to_string(step_));
+    if (!json_) say(std::string("ended by ") + stop_signal() + " in step " + std::to_string(step_));
     return exit_terminated;
   }
 
@@ -144,6 +150,7 @@ class Run {
     return exit_non_finite;
   }
 
+  bool json_;
   fs::path folder_;
   MetricsLog& log_;
   Session session_;
@@ -158,15 +165,15 @@ class Run {
 
 }  // namespace
 
-ExitCode train(const fs::path& run_folder, ActivationQuantizer quantizer) {
+ExitCode train(const fs::path& run_folder, const TrainOptions& options) {
   catch_stop_signals();
   if (!fs::is_directory(run_folder)) throw BadInput(run_folder.string() + ": there is no such run folder");
   Inputs inputs = read_inputs(run_folder);
   // Opened first, so that a folder that cannot be written is refused before minutes of loading.
   MetricsLog log = open_log(run_folder);
-  Session session = open_session(inputs, std::move(quantizer));
+  Session session = open_session(inputs, options.quantizer);
   support::write_file_atomically(run_folder / "quant-report.json", quant_report_json(session.report));
-  Run run(run_folder, log, std::move(session));
+  Run run(run_folder, log, std::move(session), options.json);
   return run.run();
 }
 

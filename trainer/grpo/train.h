@@ -8,11 +8,15 @@
 
 namespace assay::train {
 
+struct TrainOptions {
+  bool json = false;  // standard output: the lines of metrics.jsonl instead of one line of text per step
+  ActivationQuantizer quantizer = default_activation_quantizer();
+};
+
 // Runs what run_folder/config.json says, prints one line per step to standard output. Returns exit_finished,
 // exit_non_finite or exit_terminated, each with its event. Throws BadInput when the config or an input is refused, or the
 // folder cannot be written or holds a run already; anything else it throws is an infrastructure fault.
-// Installs handlers for SIGTERM and SIGINT. `quantizer`: see decoder.h.
-ExitCode train(const std::filesystem::path& run_folder,
-               ActivationQuantizer quantizer = default_activation_quantizer());
+// Installs handlers for SIGTERM and SIGINT.
+ExitCode train(const std::filesystem::path& run_folder, const TrainOptions& options = {});
 
 }  // namespace assay::train

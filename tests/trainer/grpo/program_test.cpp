@@ -69,6 +69,13 @@ TEST_CASE("run prints a line per step and exits with 0") {
   CHECK(event_kinds(run).back() == "finished");
 }
 
+TEST_CASE("run --json prints what it logs") {
+  const auto run = make_run("program-run-json", tiny_config());
+  const auto result = run_program("run-json", {"run", "--json", run.string()});
+  CHECK(result.code == 0);
+  CHECK(result.out == read_text(run / "metrics.jsonl"));
+}
+
 TEST_CASE("SIGTERM ends a run cleanly") {
   auto config = tiny_config();
   config.train.steps = 100000;
