@@ -47,6 +47,8 @@ def main():
             if chat:
                 question = tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False,
                                                          add_generation_prompt=True)
+            else:
+                question += "\n"
             ids.append(tokenizer.encode(question, add_special_tokens=False))
         subprocess.run([program, folder, out], input="\n".join(map(json.dumps, ids)), text=True, check=True)
         ours = load_file(out)
