@@ -2,11 +2,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <regex>
-#include <set>
 #include <stdexcept>
 
 #include "experiments/spec/canonical.h"
+#include "experiments/spec/modules.h"
 #include "quant/torch/fake_quantize.h"
 #include "support/suggest.h"
 #include "trainer/model/model.h"
@@ -15,35 +14,25 @@ namespace assay::train {
 
 namespace {
 
-// The exclude list of a config: exact module names, or patterns written ^…$ that the whole name must match.
+// The exclude list of a config, as the series reader understands it, held against the modules that there are.
 class Exclusion {
  public:
   Exclusion(const std::vector<std::string>& entries, const std::vector<std::string>& known) {
     for (const std::string& entry : entries) {
-      if (entry.size() >= 2 && entry.front() == '^' && entry.back() == '$') {
-        try {
-          patterns_.emplace_back(entry.substr(1, entry.size() - 2), std::regex::ECMAScript);
-        } catch (const std::regex_error& error) {
-          throw std::runtime_error("quant.exclude: '" + entry + "' is not a pattern that can be read: " + error.what());
-        }
-      } else if (std::find(known.begin(), known.end(), entry) != known.end()) {
-        names_.insert(entry);
-      } else {
+      patterns_.emplace_back(entry);
+      const bool exact = !entry.starts_with('^');
+      if (exact && std::find(known.begin(), known.end(), entry) == known.end())
         throw std::runtime_error("quant.exclude: no module is called '" + entry + "'" +
-                                 support::did_you_mean(entry, known) +
-                                 " (a pattern is written ^…$ and must match a whole name)");
-      }
+                                 support::did_you_mean(entry, known));
     }
   }
   bool holds(const std::string& name) const {
-    return names_.contains(name) || std::any_of(patterns_.begin(), patterns_.end(), [&](const std::regex& pattern) {
-             return std::regex_match(name, pattern);
-           });
+    return std::any_of(patterns_.begin(), patterns_.end(),
+                       [&](const spec::ModulePattern& pattern) { return pattern.matches(name); });
   }
 
  private:
-  std::set<std::string> names_;
-  std::vector<std::regex> patterns_;
+  std::vector<spec::ModulePattern> patterns_;
 };
 
 quant::Spec spec_of(const spec::QuantConfig& config) {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "catch.h"
+#include "experiments/spec/modules.h"
 #include "quant/torch/fake_quantize.h"
 #include "tests/trainer/model/tiny.h"
 
@@ -91,6 +92,26 @@ TEST_CASE("names are whole names: layers.2 is not layers.20") {
   CHECK(attached(quant, 4, false).modules.size() == 28);
 }
 
+TEST_CASE("what is attached is what the series reader counted") {
+  for (const std::vector<std::string>& exclude :
+       {std::vector<std::string>{}, {"^.*\\.base_layer$"}, {"^model\\.layers\\.(0|3)\\..*$", "model.layers.1.mlp.up_proj"}}) {
+    spec::QuantConfig quant = test::quant_config("pre", true);
+    quant.exclude = exclude;
+    quant.targets = {"q_proj", "up_proj", "down_proj"};
+    spec::LoraConfig lora = test::lora_config();
+    lora.targets = {"q_proj", "o_proj", "up_proj"};
+    Decoder decoder = test::tiny_decoder(test::tiny_shape("qwen2", 4));
+    decoder.attach_lora(lora, 1);
+    const auto counted = spec::quantized_modules(quant, lora, 4);
+    const AttachReport report = decoder.attach_quantizers(quant);
+    REQUIRE(report.modules.size() == counted.size());
+    for (std::size_t i = 0; i < counted.size(); ++i) {
+      CHECK(report.modules[i].name == counted[i].name);
+      CHECK(report.modules[i].projection == counted[i].projection);
+    }
+  }
+}
+
 TEST_CASE("rules that cannot be meant") {
   spec::QuantConfig quant = test::quant_config("pre", true);
   quant.exclude = {"^.*$"};
@@ -98,8 +119,10 @@ TEST_CASE("rules that cannot be meant") {
                                          Catch::Contains("model.layers.0.self_attn.q_proj.base_layer"));
   quant.exclude = {"model.layers.0.self_attn.q_prj"};
   CHECK_THROWS_WITH(attached(quant), Catch::Contains("did you mean 'model.layers.0.self_attn.q_proj'"));
+  quant.exclude = {".*"};
+  CHECK_THROWS_WITH(attached(quant), Catch::Contains("a pattern is written"));
   quant.exclude = {"^model.(layers$"};
-  CHECK_THROWS_WITH(attached(quant), Catch::Contains("is not a pattern"));
+  CHECK_THROWS_WITH(attached(quant), Catch::Contains("the pattern does not compile"));
   quant.exclude = {};
   quant.format = "fp3";
   CHECK_THROWS_WITH(attached(quant), Catch::Contains("fp3"));
