@@ -145,7 +145,7 @@ TEST_CASE("smollm2-words quantizes every projection once") {
     CHECK(derived.quantized_modules == 210);
     CHECK(derived.quantized_projections == 210);
     CHECK(derived.adapter_tensors == 420);
-    CHECK(spec::quant_label(s.runs[0].config.quant) == "nvfp4/te W4A4 pre row ste except ^.*\\.base_layer$");
+    CHECK(spec::quant_label(s.runs[0].config.quant) == "nvfp4/te W4A4 pre row ste row-scale except ^.*\\.base_layer$");
     CHECK(s.runs[0].config.train.steps == 2);
   }
 }
