@@ -90,7 +90,7 @@ TEST_CASE("damaged series files end in a series or in diagnostics with a place")
       }
     }
   }
-  // Neither way out is closed.
-  CHECK(series > 400);
-  CHECK(refused > 400);
+  // Neither way out is closed. How often damage is harmless follows from how much of the shipped files is comment.
+  CHECK(series > 100);
+  CHECK(refused > 100);
 }
