@@ -48,8 +48,9 @@ ASSAY_QUANT_INLINE float round_e4m3(float v) {
   return round_to_grid<3, -6>(smaller(bits_of(v), 0x43e00000 /* 448.0f */));
 }
 
+// encode and decode as above; `stored` is the block scale's own value, what a packed tensor keeps (E4M3 or E8M0).
 struct Scale {
-  float encode, decode;
+  float encode, decode, stored;
 };
 
 constexpr float one_sixth = 1.0f / 6.0f;
@@ -73,7 +74,7 @@ struct Te {
     // s * A leaves fp32 from A = 7.6e35 on; only there the other bracketing is taken, so that no Inf comes up.
     const float product = s * a;
     const float decode = product <= FLT_MAX ? product * one_2688th : s * (a * one_2688th);
-    return {encode, lesser(decode, max_decode)};
+    return {encode, lesser(decode, max_decode), s};
   }
 };
 
@@ -84,7 +85,7 @@ struct OneLevel {
     float v = am / 6.0f;
     v = v > 0x1p-6f ? v : 0x1p-6f;
     const float s = round_e4m3(v);
-    return {1.0f / s, s};
+    return {1.0f / s, s, s};
   }
 };
 
@@ -94,7 +95,8 @@ struct Floor {
   ASSAY_QUANT_INLINE Scale operator()(float am) const {
     const std::int32_t byte = larger((bits_of(am) >> 23) - 2, 0);
     // 2^-127, byte 0, is the subnormal 0x00400000.
-    return {float_of((254 - byte) << 23), float_of(larger(byte << 23, 0x00400000))};
+    const float power = float_of(larger(byte << 23, 0x00400000));
+    return {float_of((254 - byte) << 23), power, power};
   }
 };
 

@@ -49,10 +49,10 @@ ASSAY_QUANT_INLINE float finite_max_of(const float* x, std::int64_t n) {
 }
 
 template <bool Count>
-ASSAY_QUANT_INLINE float element(float x, Scale scale, std::int32_t& saturated) {
-  const float q = round_e2m1(x * scale.encode);
+ASSAY_QUANT_INLINE float element(float x, float encode, float decode, std::int32_t& saturated) {
+  const float q = round_e2m1(x * encode);
   if constexpr (Count) saturated += abs_bits(q) == 0x40c00000;
-  return q * scale.decode;
+  return q * decode;
 }
 
 // n <= lanes whole blocks, one after the other in memory.
@@ -80,9 +80,9 @@ ASSAY_QUANT_INLINE void consecutive_blocks(Job& job, const Rule& rule, float ten
   }
   std::int32_t saturated = 0;
   for (int b = 0; b < n; ++b) {
-    const Scale scale{encode[b], decode[b]};
+    const float to_code = encode[b], from_code = decode[b];
 #pragma GCC unroll 1
-    for (int i = 0; i < B; ++i) out[b * B + i] = element<Count>(in[b * B + i], scale, saturated);
+    for (int i = 0; i < B; ++i) out[b * B + i] = element<Count>(in[b * B + i], to_code, from_code, saturated);
   }
   job.saturated += saturated;
 }
@@ -132,7 +132,7 @@ ASSAY_QUANT_INLINE void column_blocks(Job& job, const Rule& rule, const float* i
   for (int r = 0; r < height; ++r) {
     const float* from = in + r * stride;
     float* to = out + r * stride;
-    for (int c = 0; c < width; ++c) to[c] = element<Count>(from[c], {encode[c], decode[c]}, saturated);
+    for (int c = 0; c < width; ++c) to[c] = element<Count>(from[c], encode[c], decode[c], saturated);
   }
   job.saturated += saturated;
 }
