@@ -64,6 +64,8 @@ registry::CodeFacts code_facts_for(const fs::path& series_folder) {
   return registry::code_facts(series_folder);
 }
 
+constexpr int kTrainerRefused = 3;   // an exit code of assay-train (trainer/grpo/exit_code.h)
+
 class Preflight {
  public:
   explicit Preflight(const std::vector<ResolvedSeries>& all) {
@@ -84,6 +86,7 @@ class Preflight {
     if (jobs_.empty()) return;
     std::fprintf(stderr, "preflight of %zu configs\n", jobs_.size());
     results_ = run_doctors(paths, jobs_);
+    refuse_bad_input();
     bool wrong = false;
     for (const GroupedFinding& group : group_findings(jobs_, results_)) {
       std::string names;
@@ -103,6 +106,18 @@ class Preflight {
   }
 
  private:
+  // A model or data that the trainer refuses now it would refuse in the run as well.
+  void refuse_bad_input() const {
+    std::string lines;
+    std::set<std::string> told;
+    for (std::size_t i = 0; i < jobs_.size(); ++i) {
+      const DoctorResult& result = results_[i];
+      if (result.exit_code == kTrainerRefused && !result.error.empty() && told.insert(result.error).second)
+        lines += (lines.empty() ? "" : "\n") + jobs_[i].name + ": " + result.error;
+    }
+    if (!lines.empty()) throw UserError(kRefused, lines);
+  }
+
   // Distinct but for the seed: what a preflight finds does not hang on it.
   static std::string key_of(const ResolvedRun& run) {
     spec::Config config = run.config;

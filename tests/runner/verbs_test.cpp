@@ -172,3 +172,24 @@ TEST_CASE("bad command lines and bad input: one sentence, its own exit code") {
   CHECK(home.assay({"--help"}).code == 0);
   CHECK_THAT(home.assay({"--version"}).out, Catch::StartsWith("assay "));
 }
+
+TEST_CASE("a model or data that the trainer refuses: said before anything is queued") {
+  const Home home("bad-input");
+  const fs::path shipped = source("experiments/e13/model"), model = home.folder / "model";
+  fs::copy(shipped, model);
+  const auto refused = [&](const std::string& setting, const std::string& contains) {
+    const Result result = home.assay({"run", "e13", "--only", "bf16,e13g-nvfp4", "--set", setting});
+    CHECK(result.code == 3);
+    CHECK(result.out.empty());
+    CHECK_THAT(result.err, Catch::Contains(contains));
+    CHECK(home.registry().runs({}).empty());
+  };
+  spill(home.folder / "work" / "bare.jsonl", "{\"question\": \"How many?\", \"answer\": \"Two.\"}\n");
+  refused("data.train=bare.jsonl", "bare.jsonl:1");
+
+  const std::string weights = slurp(shipped / "model.safetensors");
+  spill(model / "model.safetensors", weights.substr(0, weights.size() - 4) + "\xff\xff\xff\xff");
+  refused("model.path=" + model.string(), "holds NaN or infinite values; fetch or convert the checkpoint again");
+  spill(model / "model.safetensors", weights.substr(0, weights.size() / 2));
+  refused("model.path=" + model.string(), "model.safetensors");
+}

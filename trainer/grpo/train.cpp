@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "quant/fake_quantize.h"
 #include "support/files.h"
 #include "trainer/grpo/adapter_io.h"
 #include "trainer/grpo/coverage_watch.h"
@@ -17,6 +18,7 @@
 #include "trainer/grpo/session.h"
 #include "trainer/grpo/stop.h"
 #include "trainer/grpo/update.h"
+#include "trainer/model/kernels/kernels.h"
 
 namespace assay::train {
 namespace {
@@ -56,7 +58,10 @@ class Run {
 
   // Training with its two early ends.
   ExitCode run() {
-    log_.event(0, "started", "training begins", {{"total_steps", config_.train.steps}, {"quant", session_.report.label}});
+    // The code paths are part of what "the same machine type" means.
+    log_.event(0, "started", "training begins",
+               {{"total_steps", config_.train.steps}, {"quant", session_.report.label},
+                {"kernels", kernels::active().name}, {"quant_path", quant::name(quant::best_path())}});
     const auto expected = session_.derived.quantized_modules, attached = static_cast<std::int64_t>(session_.report.modules.size());
     if (expected >= 0 && expected != attached)
       log_.event(0, "finding",

@@ -110,7 +110,7 @@ void fill(const NamedTensor& to, const TensorView& from, const std::string& wher
   std::memcpy(raw.mutable_data_ptr(), from.data, from.bytes);
   to.tensor.copy_(raw);
   if (!at::isfinite(to.tensor).all().item<bool>())
-    throw std::runtime_error(where + ": " + to.name + " holds NaN or infinite values");
+    throw std::runtime_error(where + ": " + to.name + " holds NaN or infinite values; fetch or convert the checkpoint again");
 }
 
 }  // namespace

@@ -139,7 +139,7 @@ std::vector<Problem> draw_distinct(const std::vector<std::string>& topics, std::
                                " different questions for these topics: ask for fewer problems or give more topics");
     CounterRandom random(seed, purpose, i);
     Problem problem = draw_problem(topics, random);
-    const bool fresh = accept(problem.question);
+    const bool fresh = accept(problem);
     misses = fresh ? 0 : misses + 1;
     if (fresh) problems.push_back(std::move(problem));
   }
@@ -186,12 +186,14 @@ Problem draw_problem(const std::vector<std::string>& topics, CounterRandom& rand
 }
 
 ProblemSets draw_problem_sets(const std::vector<std::string>& topics, std::uint64_t seed, std::int64_t train,
-                              std::int64_t test) {
+                              std::int64_t test, int operations) {
   std::unordered_set<std::string> seen;
-  const auto is_new = [&seen](const std::string& question) { return seen.insert(question).second; };
+  const auto wanted = [&seen, operations](const Problem& problem) {
+    return (operations == 0 || problem.operations == operations) && seen.insert(problem.question).second;
+  };
   ProblemSets sets;
-  sets.test = draw_distinct(topics, seed, Purpose::test_problem, test, is_new);
-  sets.train = draw_distinct(topics, seed, Purpose::train_problem, train, is_new);
+  sets.test = draw_distinct(topics, seed, Purpose::test_problem, test, wanted);
+  sets.train = draw_distinct(topics, seed, Purpose::train_problem, train, wanted);
   return sets;
 }
 

@@ -36,10 +36,10 @@ struct ProblemSets {
 };
 
 // Questions are distinct within and across the two sets: test problem i is the i-th new question of its stream, and a
-// training question that is in the test set is passed over. Throws std::runtime_error when the templates do not hold
-// that many different questions.
+// training question that is in the test set is passed over. `operations` 1 or 2: only problems with that many; 0: all.
+// Throws std::runtime_error when the templates do not hold that many different questions.
 ProblemSets draw_problem_sets(const std::vector<std::string>& topics, std::uint64_t seed, std::int64_t train,
-                              std::int64_t test);
+                              std::int64_t test, int operations = 0);
 
 // GSM8K's JSON lines: {"question": …, "answer": …}, in order, UTF-8, one line a problem.
 std::string problems_jsonl(const std::vector<Problem>& problems);

@@ -16,13 +16,15 @@ namespace {
 
 struct Options {
   std::filesystem::path config, out;
-  std::int64_t documents = 0;
+  std::int64_t documents = 0, train = 0, test = 0;
+  int operations = 0;
 };
 
 void write_problems(const Options& options) {
   const tasks::TaskConfig config = read_task_config(options.config);
-  const tasks::ProblemSets sets = tasks::draw_problem_sets(config.mixture.topics, config.problems.seed,
-                                                           config.problems.train, config.problems.test);
+  const tasks::ProblemSets sets = tasks::draw_problem_sets(
+      config.mixture.topics, config.problems.seed, options.train ? options.train : config.problems.train,
+      options.test ? options.test : config.problems.test, options.operations);
   std::filesystem::create_directories(options.out);
   support::write_file_atomically(options.out / "train.jsonl", tasks::problems_jsonl(sets.train));
   support::write_file_atomically(options.out / "test.jsonl", tasks::problems_jsonl(sets.test));
@@ -49,6 +51,12 @@ void add_problems(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<Options>();
   verb->add_option("CONFIG", options->config, "a task file, e.g. experiments/e13/pretrain.toml")->required();
   verb->add_option("--out", options->out, "the folder to write to, made if need be")->required();
+  verb->add_option("--operations", options->operations, "only problems with this many operations")
+      ->check(CLI::Range(1, 2));
+  verb->add_option("--train", options->train, "how many training problems, instead of CONFIG's number")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--test", options->test, "how many test problems, instead of CONFIG's number")
+      ->check(CLI::PositiveNumber);
   verb->add_option("--documents", options->documents, "also write the first N pretraining documents: documents.jsonl")
       ->check(CLI::NonNegativeNumber);
   verb->callback([options, &exit_code] {

@@ -116,6 +116,9 @@ TEST_CASE("questions are distinct, and the test set is disjoint from the trainin
   CHECK(problems_jsonl(sets.train) == problems_jsonl({more.train.begin(), more.train.begin() + 2000}));
   CHECK(problems_jsonl(draw_problem_sets(kTopics, 4, 10, 10).train) !=
         problems_jsonl(draw_problem_sets(kTopics, 3, 10, 10).train));
+  const ProblemSets one = draw_problem_sets(kTopics, 3, 200, 50, 1);
+  CHECK(one.train.size() == 200);
+  for (const auto& p : one.train) CHECK(p.operations == 1);
   CHECK_THROWS_WITH(draw_problem_sets({"apples"}, 3, 10, 1000000), Catch::Contains("different questions"));
 }
 
@@ -129,6 +132,11 @@ TEST_CASE("the shipped data are what the generator gives") {
   const std::string test = assay::support::read_file(assay::test::source("experiments/e13/data/test.jsonl"));
   CHECK((problems_jsonl(sets.train) == train));
   CHECK((problems_jsonl(sets.test) == test));
+  const ProblemSets one = draw_problem_sets(config.mixture.topics, config.problems.seed, 512, 128, 1);
+  CHECK((problems_jsonl(one.train) ==
+         assay::support::read_file(assay::test::source("experiments/smollm2-words/data/train.jsonl"))));
+  CHECK((problems_jsonl(one.test) ==
+         assay::support::read_file(assay::test::source("experiments/smollm2-words/data/test.jsonl"))));
   // GSM8K's form: the two keys in its order, the answer ending in the number.
   std::istringstream lines(test);
   const std::regex ending(R"([^]*\n#### \d+)");
