@@ -1,5 +1,7 @@
 """`assay-train score --scorer verl` against Python's re on verl's documented rule: nasty strings and 20000 random ones.
 
+With --evaluation STEP.jsonl --data TEST.jsonl also a kept evaluation of a run: every outcome against the same rule.
+
 The rule (verl, strict mode of its GSM8K reward): keep the last 300 characters; take the last match of
 `#### (\\-?[0-9\\.\\,]+)`; drop `,` and `$`; score 1 when the text equals the gold answer.
 """
@@ -13,7 +15,10 @@ import sys
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--build", required=True)
-program = pathlib.Path(parser.parse_args().build) / "bin" / "assay-train"
+parser.add_argument("--evaluation", type=pathlib.Path, help="eval/step-*.jsonl of a run's folder")
+parser.add_argument("--data", type=pathlib.Path, help="the test problems it was made with")
+options = parser.parse_args()
+program = pathlib.Path(options.build) / "bin" / "assay-train"
 if not program.exists():
     print(f"SKIPPED: {program} is not built (ninja assay-train)")
     sys.exit(0)
@@ -56,4 +61,20 @@ for text, gold, got in zip(strings, golds, answers):
             print("DIFFERENT:", repr(text), "gold", repr(gold), "ours", got, "verl's rule", answer, expected)
 print(f"{'DIFFERENT' if different else 'same'}: verl scorer on {len(strings)} strings, {matches} with an answer, "
       f"{correct} correct: {different} differences")
+
+if options.evaluation:
+    problems = [json.loads(line) for line in options.data.read_text().splitlines()]
+    answers = [json.loads(line) for line in options.evaluation.read_text().splitlines()]
+    otherwise = found_any = 0
+    for got in answers:
+        answer = found(got["completion"])
+        gold = problems[got["index"]]["answer"].split("####")[1].strip().replace(",", "")
+        expected = "unparsable" if answer is None else "correct" if answer == gold else "wrong"
+        found_any += answer is not None
+        if got["outcome"] != expected:
+            otherwise += 1
+            print("DIFFERENT:", got, "verl's rule", expected)
+    print(f"{'DIFFERENT' if otherwise else 'same'}: {len(answers)} evaluated problems, {found_any} with an answer: "
+          f"{otherwise} differences")
+    different += otherwise
 sys.exit(1 if different else 0)
