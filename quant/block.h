@@ -136,7 +136,8 @@ struct TwoLevel {
     // s * A leaves fp32 from A = 7.6e35 on; only there the other bracketing is taken, so that no Inf comes up.
     const float product = s * a;
     const float decode = product <= FLT_MAX ? product * inverse_top : s * (a * inverse_top);
-    return {encode, lesser(decode, max_decode), s};
+    // Above E only Four-over-Six has scales, for blocks whose largest code is 4.
+    return {encode, lesser(decode, s <= E ? max_decode : FLT_MAX / 4), s};
   }
   ASSAY_QUANT_INLINE float tensor_factor() const { return a * inverse_top; }
 };

@@ -95,11 +95,12 @@ void down_columns(const Kernels& k, Job& job) {
     for (std::int64_t c = 0; c < x.cols; c += lanes) {
       const int width = static_cast<int>(std::min<std::int64_t>(lanes, x.cols - c));
       const std::int64_t index = (job.first_row + r) * x.cols + c;
+      // Rows lie a power of two apart as often as not, and would push each other out of the cache: so always a buffer.
+      for (int i = 0; i < height; ++i) k.load(x, r + i, c, width, buffer + i * lanes);
       if (direct(job)) {
-        k.strip(job, at(x, r, c), x.row_stride, at(job.out, r, c), job.out.row_stride, height, width, index);
+        k.strip(job, buffer, at(job.out, r, c), job.out.row_stride, height, width, index);
       } else {
-        for (int i = 0; i < height; ++i) k.load(x, r + i, c, width, buffer + i * lanes);
-        k.strip(job, buffer, lanes, buffer, lanes, height, width, index);
+        k.strip(job, buffer, buffer, lanes, height, width, index);
         for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * lanes);
       }
     }

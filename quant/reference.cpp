@@ -19,9 +19,9 @@ struct Factors {
   float encode, decode, stored;
 };
 
-// 6 * decode must stay finite: only a block that holds FLT_MAX itself, or nearly, comes here.
-float finite_times_six(float decode) {
-  while (std::isinf(6.0f * decode)) decode = std::nextafter(decode, 0.0f);
+// The block's largest code times decode must stay finite: only a block that holds FLT_MAX itself, or nearly, comes here.
+float finite_with(float largest_code, float decode) {
+  while (std::isinf(largest_code * decode)) decode = std::nextafter(decode, 0.0f);
   return decode;
 }
 
@@ -35,7 +35,8 @@ Factors te_factors(float top, float a, float s) {
   const float encode = std::min(1.0f / (s * (1.0f / te_encode_scale(top, a))), FLT_MAX);
   float decode = (s * a) * (1.0f / top);
   if (std::isinf(s * a)) decode = s * (a * (1.0f / top));
-  return {encode, finite_times_six(decode), s};
+  // Scales above E are those of Four-over-Six that send the maximum to 4.
+  return {encode, finite_with(s * 6.0f <= top ? 6 : 4, decode), s};
 }
 
 Factors te(float am, float a) {
@@ -59,7 +60,7 @@ Factors torchao(float am, float a) {
   if (p == 0) p = 1;
   const float s = to_e4m3(std::clamp((am / 6.0f) / p, 0x1p-6f, 448.0f));
   const float inverse = std::min(1.0f / p, FLT_MAX);
-  return {std::min(inverse / s, FLT_MAX), finite_times_six(p * s), s};
+  return {std::min(inverse / s, FLT_MAX), finite_with(6, p * s), s};
 }
 
 Factors torchao_one_level(float am) {
@@ -74,7 +75,7 @@ Factors compressed_tensors(float am, float a, bool bf16) {
   if (std::isinf(g)) g = 1;
   float s = to_e4m3(g * sixth);
   if (s == 0) s = 0.125f;
-  return {s / g, finite_times_six(s / g), s};
+  return {s / g, finite_with(6, s / g), s};
 }
 
 // The scale 2^exponent, not below 2^-127.
@@ -147,10 +148,11 @@ std::uint8_t stochastic_e2m1(float y, std::uint32_t random) {
 }
 
 // Sum of the block's errors: along a row or a column one after the other; in a tile so for each row, and the sixteen
-// sums in halves, the first half plus the second, until one is left.
+// sums in halves, the first half plus the second, until one is left. Inf and NaN have no error.
 float four_over_six_sum(const Spec& spec, float a, const Factors& f, const float* in, const BlockShape& shape) {
   const auto error = [&](int r, int c) {
-    return four_over_six_error(spec.mode == Mode::te46, in[r * shape.row_stride + c * shape.col_stride], a, f);
+    const float x = in[r * shape.row_stride + c * shape.col_stride];
+    return std::isfinite(x) ? four_over_six_error(spec.mode == Mode::te46, x, a, f) : 0;
   };
   if (!spec.tiles) {
     float sum = 0;
@@ -196,11 +198,8 @@ BlockResult reference_block(const Spec& spec, float tensor_max, const float* in,
   Factors f = factors(spec, am, tensor_max, false);
   if (spec.mode == Mode::te46 || spec.mode == Mode::te46_mae) {
     const Factors second = factors(spec, am, tensor_max, true);
-    // Errors of Inf and NaN would hide the others: with such elements the maximum goes to 6.
-    if (all_finite && four_over_six_sum(spec, tensor_max, second, in, shape) <
-                          four_over_six_sum(spec, tensor_max, f, in, shape)) {
-      f = second;
-    }
+    const float error = four_over_six_sum(spec, tensor_max, f, in, shape);
+    if (four_over_six_sum(spec, tensor_max, second, in, shape) < error) f = second;  // a tie takes the first
   }
   const bool divides = spec.mode == Mode::ct || spec.mode == Mode::ct_bf16;
   BlockResult result{.stored = f.stored, .decode = f.decode};

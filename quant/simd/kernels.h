@@ -9,7 +9,7 @@
 namespace assay::quant::simd {
 
 // Blocks (axis 1) or columns (axis 0, tiles) of a chunk.
-constexpr int lanes = 64;
+constexpr int lanes = 128;
 
 struct Job {
   Spec spec;
@@ -32,8 +32,9 @@ struct Kernels {
   void (*blocks_of_16)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
   void (*blocks_of_32)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
   // A strip of `height` rows (a block, or less) and `width` <= lanes columns: each column is a block, or every 16 a tile.
-  void (*strip)(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride, int height,
-                int width, std::int64_t index);
+  // `in` is a buffer of `lanes` columns; out may be the same.
+  void (*strip)(Job& job, const float* in, float* out, std::ptrdiff_t out_stride, int height, int width,
+                std::int64_t index);
 };
 
 extern const Kernels generic;

@@ -42,12 +42,18 @@ ASSAY_TARGET float finite_max_fp32(const float* x, std::int64_t n) {
 }
 
 // Of bf16 or fp16: their absolute values compare like their bits too. `infinity`: those of Inf.
-ASSAY_TARGET std::uint16_t finite_max_16(const std::uint16_t* x, std::int64_t n, std::uint16_t infinity) {
-  std::uint16_t m = 0;
+ASSAY_TARGET std::int16_t finite_max_16(const std::int16_t* x, std::int64_t n, std::int16_t infinity) {
+  std::int16_t m = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint16_t bits = x[i] & 0x7fff;
-    const std::uint16_t finite = bits < infinity ? bits : std::uint16_t{0};
-    m = m > finite ? m : finite;
+    const std::int16_t bits = x[i] & 0x7fff;
+    m = m > bits ? m : bits;
+  }
+  if (m >= infinity) {
+    m = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int16_t bits = x[i] & 0x7fff;
+      if (bits < infinity) m = m > bits ? m : bits;
+    }
   }
   return m;
 }
@@ -57,7 +63,8 @@ ASSAY_TARGET void load(const ConstView& x, std::int64_t r, std::int64_t c, std::
   const std::ptrdiff_t first = r * x.row_stride + c * x.col_stride, stride = x.col_stride;
   if (x.type == Type::fp32) {
     const float* from = static_cast<const float*>(x.data) + first;
-    for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = from[i];
+    else for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
     return;
   }
   const std::uint16_t* from = static_cast<const std::uint16_t*>(x.data) + first;
@@ -74,7 +81,8 @@ ASSAY_TARGET void store(const View& x, std::int64_t r, std::int64_t c, std::int6
   const std::ptrdiff_t first = r * x.row_stride + c * x.col_stride, stride = x.col_stride;
   if (x.type == Type::fp32) {
     float* to = static_cast<float*>(x.data) + first;
-    for (std::int64_t i = 0; i < n; ++i) to[i * stride] = from[i];
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = from[i];
+    else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = from[i];
     return;
   }
   std::uint16_t* to = static_cast<std::uint16_t*>(x.data) + first;
@@ -104,9 +112,10 @@ ASSAY_TARGET float finite_max_of(const ConstView& x) {
     } else if (x.type == Type::fp32) {
       row_max = finite_max_fp32(static_cast<const float*>(x.data) + r * x.row_stride, cols);
     } else {
-      const auto* row = static_cast<const std::uint16_t*>(x.data) + r * x.row_stride;
-      if (x.type == Type::bf16) row_max = from_bf16(finite_max_16(row, cols, 0x7f80));
-      else row_max = from_fp16(finite_max_16(row, cols, 0x7c00));
+      const auto* row = static_cast<const std::int16_t*>(x.data) + r * x.row_stride;
+      const bool bf16 = x.type == Type::bf16;
+      const auto bits = static_cast<std::uint16_t>(finite_max_16(row, cols, bf16 ? 0x7f80 : 0x7c00));
+      row_max = bf16 ? from_bf16(bits) : from_fp16(bits);
     }
     m = row_max > m ? row_max : m;
   }
@@ -269,9 +278,11 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
   });
 }
 
-// A strip of `height` rows and `width` <= lanes columns; each column is a block, or every 16 of them a tile.
-ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride,
-                        int height, int width, std::int64_t index) {
+// A strip of `height` rows and `width` <= lanes columns; each column is a block, or every 16 of them a tile. `in` is a
+// buffer whose rows lie `lanes` apart.
+ASSAY_TARGET void strip(Job& job, const float* in, float* out, std::ptrdiff_t out_stride, int height, int width,
+                        std::int64_t index) {
+  constexpr std::ptrdiff_t in_stride = lanes;
   std::int32_t maxima[lanes] = {};
   float encode[lanes], decode[lanes];
   const float a = job.tensor_max;
