@@ -192,13 +192,16 @@ struct OneLevel : Traits<false, 1, true> {
   ASSAY_QUANT_INLINE float tensor_factor() const { return 1; }
 };
 
-// NVFP4 `ct`, and `ct_bf16`: the same with am / 6 and g rounded to bf16, as when the maxima were kept in bf16.
+// NVFP4 `ct`, and `ct_bf16`: the same with 1 / A, g and am / 6 rounded to bf16, as when the maxima were kept in bf16.
+// (g is 2688 times the reciprocal, not 2688 / A: so PyTorch divides a number by a tensor.)
 template <bool Bf16>
 struct Ct : Traits<true, 1, false> {
   float g;
 
   ASSAY_QUANT_INLINE explicit Ct(float tensor_max) {
-    g = 2688.0f / (tensor_max > FLT_MIN ? tensor_max : FLT_MIN);
+    g = 1.0f / (tensor_max > FLT_MIN ? tensor_max : FLT_MIN);
+    if constexpr (Bf16) g = round_bf16(g);
+    g = g * 2688.0f;
     if constexpr (Bf16) g = round_bf16(g);
     if (g > FLT_MAX) g = 1;
   }

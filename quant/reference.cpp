@@ -69,9 +69,9 @@ Factors torchao_one_level(float am) {
 }
 
 Factors compressed_tensors(float am, float a, bool bf16) {
-  float g = 2688.0f / std::max(a, FLT_MIN);
-  float sixth = am / 6.0f;
-  if (bf16) g = to_bf16(g), sixth = to_bf16(sixth);
+  const auto rounded = [&](float v) { return bf16 ? to_bf16(v) : v; };
+  float g = rounded(rounded(1.0f / std::max(a, FLT_MIN)) * 2688.0f);
+  const float sixth = rounded(am / 6.0f);
   if (std::isinf(g)) g = 1;
   float s = to_e4m3(g * sixth);
   if (s == 0) s = 0.125f;
