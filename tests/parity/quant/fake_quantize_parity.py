@@ -117,6 +117,8 @@ def write_golden():
                 shape = (5, 96) if axis == 1 else (96, 5)
             type = next(t for t, kinds in KINDS.items() if kind in kinds)
             x = cases.make(kind, mode, shape, 100 + index, axis)
+            if kind == "tiny" and mode == "torchao":
+                x[0, 0] = 1  # or torchao gives nothing to compare with
             case = {"kind": kind, "type": type, "rows": shape[0], "cols": shape[1], "in": rows(x)}
             for along in (1, 0):
                 expected, binds, _, source = theirs(mode, x, along, type)
@@ -189,15 +191,18 @@ def compare(library, elements, modes):
     return wrong
 
 
-def log2_note(library):
+def log2_note():
     """How often torchao's eager rceil is off for its float32 log2: information, not a test of ours."""
+    near = np.exp2(np.arange(-100, 100).repeat(32)).astype(np.float32).reshape(-1, 32)
+    near[:, 0] = np.nextafter(near[:, 0] * cases.F(6), cases.F(np.inf))
+    near[:, 1:] *= cases.F(0.6)
     x = cases.make("window", "rceil", (4096, 256), 1)
-    plain, exact = cases.torchao("rceil", torch.from_numpy(x), 1), exact_log2(lambda: cases.torchao("rceil", torch.from_numpy(x), 1))
-    near = (np.exp2(np.arange(-100, 100).repeat(32)).astype(np.float32).reshape(-1, 32) * cases.F(6))
-    near = np.nextafter(near, cases.F(np.inf))
-    off = cases.torchao("rceil", torch.from_numpy(near), 1) != exact_log2(lambda: cases.torchao("rceil", torch.from_numpy(near), 1))
-    print(f"rceil: torchao's eager float32 log2 changes {int((plain != exact).sum())} of {x.size} elements of log-uniform data, and "
-          f"{int(off[:, 0].sum())} of {len(near)} blocks whose maximum is the float after 6 * 2^k")
+    changed = []
+    for data in (x, near):
+        run = lambda: cases.torchao("rceil", torch.from_numpy(data), 1)
+        changed.append(int((run() != exact_log2(run)).any(dim=1).sum()))
+    print(f"rceil: torchao's eager float32 log2 changes {changed[0]} of {len(x)} rows of log-uniform data, and {changed[1]} of "
+          f"{len(near)} blocks whose maximum is the float after 6 * 2^k")
 
 
 def main():
@@ -218,7 +223,7 @@ def main():
         print(f"SKIPPED: {library.program} is not built")
         return 0
     wrong = compare(library, options.elements, options.modes.split(","))
-    log2_note(library)
+    log2_note()
     return 1 if wrong else 0
 
 
