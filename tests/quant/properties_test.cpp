@@ -107,15 +107,15 @@ Difference from_te(Mode mode, const std::vector<float>& x) {
 
 }  // namespace
 
-// docs/quantization.md's table, with room for what a sample does. On bf16 data products fall on midpoints, where
-// bracketing decides; on fp32 data hardly ever.
+// docs/quantization.md's table. On bf16 data products fall on midpoints, where bracketing decides; on fp32 data hardly
+// ever. How often depends on A (few bits, so few different ones), hence the wide bounds.
 TEST_CASE("how often modes differ from te: bf16 N(0,1), mean over 8 tensors of 2^17") {
   struct Row {
     Mode mode;
     double scales_low, scales_high, codes_low, codes_high;
   };
-  const Row table[] = {{Mode::torchao, .0015, .0045, .0003, .0012},
-                       {Mode::ct, .001, .003, .0005, .0016},
+  const Row table[] = {{Mode::torchao, .0005, .03, .0001, .008},
+                       {Mode::ct, .0005, .03, .0001, .008},
                        {Mode::ct_bf16, .01, .06, .003, .02},
                        {Mode::torchao_one_level, 1, 1, .065, .075},
                        {Mode::te46, 1, 1, .39, .42},
@@ -124,7 +124,7 @@ TEST_CASE("how often modes differ from te: bf16 N(0,1), mean over 8 tensors of 2
     Difference mean{}, fp32{};
     for (std::uint32_t seed = 0; seed < 8; ++seed) {
       auto x = normal(1 << 17, 300 + seed);
-      if (row.scales_high < 0.005) fp32.codes += from_te(row.mode, x).codes;
+      if (row.mode == Mode::torchao || row.mode == Mode::ct) fp32.codes += from_te(row.mode, x).codes;
       for (float& v : x) v = decode_bf16(encode_bf16(v));
       const Difference one = from_te(row.mode, x);
       mean.scales += one.scales / 8, mean.codes += one.codes / 8;
