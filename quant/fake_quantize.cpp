@@ -87,21 +87,21 @@ void along_rows(const Kernels& k, Job& job) {
 }
 
 void down_columns(const Kernels& k, Job& job) {
+  constexpr std::int64_t most = simd::buffered_strip_lanes;
   const ConstView& x = job.in;
-  const int block = job.spec.block();
-  float buffer[32 * lanes];
+  const std::int64_t block = job.spec.block(), columns = direct(job) ? simd::strip_lanes : most;
+  float buffer[32 * most];
   for (std::int64_t r = 0; r < x.rows; r += block) {
-    const int height = static_cast<int>(std::min<std::int64_t>(block, x.rows - r));
-    for (std::int64_t c = 0; c < x.cols; c += lanes) {
-      const int width = static_cast<int>(std::min<std::int64_t>(lanes, x.cols - c));
+    const int height = static_cast<int>(std::min(block, x.rows - r));
+    for (std::int64_t c = 0; c < x.cols; c += columns) {
+      const int width = static_cast<int>(std::min(columns, x.cols - c));
       const std::int64_t index = (job.first_row + r) * x.cols + c;
-      // Rows lie a power of two apart as often as not, and would push each other out of the cache: so always a buffer.
-      for (int i = 0; i < height; ++i) k.load(x, r + i, c, width, buffer + i * lanes);
       if (direct(job)) {
-        k.strip(job, buffer, at(job.out, r, c), job.out.row_stride, height, width, index);
+        k.strip(job, at(x, r, c), x.row_stride, at(job.out, r, c), job.out.row_stride, height, width, index);
       } else {
-        k.strip(job, buffer, buffer, lanes, height, width, index);
-        for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * lanes);
+        for (int i = 0; i < height; ++i) k.load(x, r + i, c, width, buffer + i * most);
+        k.strip(job, buffer, most, buffer, most, height, width, index);
+        for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * most);
       }
     }
   }

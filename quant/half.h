@@ -19,6 +19,12 @@ ASSAY_QUANT_INLINE std::uint16_t to_bf16(float x) {
   return static_cast<std::uint16_t>(abs_bits(x) > infinity_bits ? nan : rounded);
 }
 
+// The same for results: NaN is only the quiet one there, which rounds to itself.
+ASSAY_QUANT_INLINE std::uint16_t result_to_bf16(float x) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(bits_of(x));
+  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
 // Exact. 2^112 moves the exponent's bias from 15 to 127, subnormals included.
 ASSAY_QUANT_INLINE float from_fp16(std::uint16_t h) {
   const std::int32_t magnitude = (h & 0x7fff) << 13, sign = static_cast<std::int32_t>((h & 0x8000u) << 16);

@@ -8,8 +8,10 @@
 
 namespace assay::quant::simd {
 
-// Blocks (axis 1) or columns (axis 0, tiles) of a chunk.
-constexpr int lanes = 128;
+// Blocks along rows that a chunk has at most: its input is still in the first-level cache when it is rounded.
+constexpr int lanes = 64;
+// Columns of a strip: long runs of memory, for the prefetcher, that fit the second-level cache. Through a buffer fewer.
+constexpr int strip_lanes = 512, buffered_strip_lanes = 128;
 
 struct Job {
   Spec spec;
@@ -31,10 +33,9 @@ struct Kernels {
   // in == out is allowed. `index`: the first element's place in the matrix.
   void (*blocks_of_16)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
   void (*blocks_of_32)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
-  // A strip of `height` rows (a block, or less) and `width` <= lanes columns: each column is a block, or every 16 a tile.
-  // `in` is a buffer of `lanes` columns; out may be the same.
-  void (*strip)(Job& job, const float* in, float* out, std::ptrdiff_t out_stride, int height, int width,
-                std::int64_t index);
+  // A strip of `height` rows (a block, or less) and `width` <= strip_lanes columns: each column is a block, or every 16 a tile.
+  void (*strip)(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride, int height,
+                int width, std::int64_t index);
 };
 
 extern const Kernels generic;

@@ -87,8 +87,8 @@ ASSAY_TARGET void store(const View& x, std::int64_t r, std::int64_t c, std::int6
   }
   std::uint16_t* to = static_cast<std::uint16_t*>(x.data) + first;
   if (x.type == Type::bf16) {
-    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = to_bf16(from[i]);
-    else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = to_bf16(from[i]);
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = result_to_bf16(from[i]);
+    else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = result_to_bf16(from[i]);
   } else {
     if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = to_fp16(from[i]);
     else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = to_fp16(from[i]);
@@ -158,10 +158,10 @@ ASSAY_TARGET void error_sums(const Rule& rule, const Layout& layout, const float
       for (int c = 0; c < n; ++c) sums[c] += error_of(rule, row[c], encode[c], stored[c]);
     }
   } else {
-    float row_sums[lanes / 16][16] = {};
+    float row_sums[strip_lanes / 16][16] = {};
     for (int r = 0; r < layout.height; ++r) {
       const float* row = x + r * layout.stride;
-      float errors[lanes];
+      float errors[strip_lanes];
       for (int c = 0; c < n; ++c) errors[c] = error_of(rule, row[c], encode[c], stored[c]);
       for (int c = 0; c < n; ++c) row_sums[c / 16][r] += errors[c];
     }
@@ -181,8 +181,8 @@ ASSAY_TARGET void scales(Mode mode, float a, const Layout& layout, const std::in
         decode[b] = scale.decode;
       }
     } else {
-      float stored[lanes] = {}, encode2[lanes] = {}, decode2[lanes] = {}, stored2[lanes] = {};
-      float sums[lanes], sums2[lanes];
+      constexpr int most = strip_lanes;
+      float stored[most] = {}, encode2[most] = {}, decode2[most] = {}, stored2[most] = {}, sums[most], sums2[most];
       for (int b = 0; b < n; ++b) {
         const Scale scale = rule(float_of(maxima[b]));
         encode[b] = scale.encode, decode[b] = scale.decode, stored[b] = scale.stored;
@@ -278,13 +278,11 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
   });
 }
 
-// A strip of `height` rows and `width` <= lanes columns; each column is a block, or every 16 of them a tile. `in` is a
-// buffer whose rows lie `lanes` apart.
-ASSAY_TARGET void strip(Job& job, const float* in, float* out, std::ptrdiff_t out_stride, int height, int width,
-                        std::int64_t index) {
-  constexpr std::ptrdiff_t in_stride = lanes;
-  std::int32_t maxima[lanes] = {};
-  float encode[lanes], decode[lanes];
+// A strip of `height` rows and `width` <= strip_lanes columns; each column is a block, or every 16 of them a tile.
+ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride,
+                        int height, int width, std::int64_t index) {
+  std::int32_t maxima[strip_lanes] = {};
+  float encode[strip_lanes], decode[strip_lanes];
   const float a = job.tensor_max;
   for (int r = 0; r < height; ++r) {
     const float* row = in + r * in_stride;

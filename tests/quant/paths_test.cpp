@@ -10,9 +10,9 @@ namespace {
 struct Shape {
   std::int64_t rows, cols;
 };
-// Whole and partial blocks of both formats, more and fewer than a batch of 64 blocks or columns, and nothing at all.
+// Whole and partial blocks of both formats, more and fewer than a chunk of 64 blocks or 512 columns, and nothing at all.
 constexpr Shape shapes[] = {{1, 1},   {1, 15},  {1, 16},  {1, 17},   {3, 31},  {2, 32},   {5, 33},  {7, 96},
-                            {16, 64}, {17, 65}, {33, 240}, {64, 63}, {3, 1040}, {2, 2079}, {40, 1}, {0, 8}, {8, 0}};
+                            {16, 64}, {17, 65}, {33, 240}, {64, 63}, {3, 1040}, {2, 2079}, {40, 1}, {17, 1100}, {0, 8}, {8, 0}};
 
 void compare(const Spec& spec, const std::vector<float>& x, std::int64_t rows, std::int64_t cols) {
   for (int axis : {1, 0}) {
