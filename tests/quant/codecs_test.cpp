@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "catch.h"
+#include "experiments/spec/canonical.h"
 #include "quant/block.h"
 #include "quant/formats.h"
 #include "quant/half.h"
@@ -139,6 +140,14 @@ TEST_CASE("format and mode names") {
   for (Format format : {Format::nvfp4, Format::mxfp4}) {
     CHECK(parse_format(name(format)) == format);
     for (const std::string& mode : mode_names(format)) CHECK(name(*parse_mode(format, mode)) == mode);
+  }
+}
+
+TEST_CASE("configs know the modes by the same names, in the same order, with the same tensor scales") {
+  for (Format format : {Format::nvfp4, Format::mxfp4}) {
+    const auto words = assay::spec::modes_of(std::string(name(format)));
+    CHECK(words == mode_names(format));
+    for (const std::string& word : words) CHECK(assay::spec::has_tensor_scale(word) == has_tensor_scale(*parse_mode(format, word)));
   }
 }
 
