@@ -1,7 +1,6 @@
 #include "quant/checkpoint/quantize_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
