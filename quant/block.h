@@ -111,7 +111,9 @@ ASSAY_QUANT_INLINE float scaled(float x, float encode) {
 //   exact_factor        whether decode == stored * tensor_factor() bit for bit; otherwise the reference brackets the
 //                       product differently and the two may be one unit in the last place apart (and more where they are
 //                       subnormal)
+//   decode_of(stored)   Scale::decode of a block scale that was stored
 //   tensor_factor()     the number above the block scales: what a product of codes x stored scales is multiplied by
+//   divisor()           the same the other way round, where the reference has it: compressed-tensors' global scale
 template <bool Divides, int Candidates, bool ExactFactor>
 struct Traits {
   static constexpr bool divides = Divides;
@@ -139,7 +141,9 @@ struct TwoLevel {
     // Above E only Four-over-Six has scales, for blocks whose largest code is 4.
     return {encode, lesser(decode, s <= E ? max_decode : FLT_MAX / 4), s};
   }
+  ASSAY_QUANT_INLINE float decode_of(float stored) const { return of(stored).decode; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return a * inverse_top; }
+  ASSAY_QUANT_INLINE float divisor() const { return s_encode; }
 };
 
 // NVFP4 `te`.
@@ -175,8 +179,10 @@ struct TorchAo : Traits<false, 1, true> {
     float v = (am / 6.0f) / p;
     v = v > 0x1p-6f ? v : 0x1p-6f;
     const float s = round_e4m3(v);
-    return {lesser(inverse_p / s, FLT_MAX), lesser(p * s, max_decode), s};
+    return {lesser(inverse_p / s, FLT_MAX), decode_of(s), s};
   }
+  ASSAY_QUANT_INLINE float decode_of(float stored) const { return lesser(p * stored, max_decode); }
+  ASSAY_QUANT_INLINE float divisor() const { return inverse_p; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return p; }
 };
 
@@ -189,6 +195,8 @@ struct OneLevel : Traits<false, 1, true> {
     const float s = round_e4m3(v);
     return {1.0f / s, s, s};
   }
+  ASSAY_QUANT_INLINE float decode_of(float stored) const { return stored; }
+  ASSAY_QUANT_INLINE float divisor() const { return 1; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return 1; }
 };
 
@@ -210,9 +218,10 @@ struct Ct : Traits<true, 1, false> {
     if constexpr (Bf16) sixth = round_bf16(sixth);
     float s = round_e4m3(g * sixth);
     s = s == 0 ? 0.125f : s;
-    const float decode = s / g;
-    return {decode, lesser(decode, max_decode), s};
+    return {s / g, decode_of(s), s};
   }
+  ASSAY_QUANT_INLINE float decode_of(float stored) const { return lesser(stored / g, max_decode); }
+  ASSAY_QUANT_INLINE float divisor() const { return g; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return 1.0f / g; }
 };
 
@@ -227,6 +236,8 @@ struct PowerOfTwo : Traits<false, 1, true> {
     const float power = float_of(larger(byte << 23, 0x00400000));
     return {float_of((254 - byte) << 23), power, power};
   }
+  ASSAY_QUANT_INLINE float decode_of(float stored) const { return stored; }
+  ASSAY_QUANT_INLINE float divisor() const { return 1; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return 1; }
 };
 

@@ -2,16 +2,36 @@
 #pragma once
 
 #include <filesystem>
+#include <cstdint>
 #include <string>
 #include <string_view>
+
+#include "support/fd.h"
 
 namespace assay::support {
 
 // Reads a whole file. Throws std::runtime_error "PATH: REASON".
 std::string read_file(const std::filesystem::path& path);
 
-// Replaces or makes a file so that a reader, or a crash, sees the old bytes or the new ones: temporary file beside it,
-// fsync, rename, fsync of the folder. Throws std::runtime_error "PATH: REASON".
+// A file that appears whole or not at all: a reader, or a crash, sees the old bytes or the new ones. What is written
+// goes to PATH.tmp.PID beside it, which only a kill leaves behind. All throw std::runtime_error "PATH: REASON".
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::filesystem::path& path);
+  ~AtomicFile();  // removes the temporary file unless it was committed
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  void write(std::uint64_t offset, std::string_view bytes);  // in any order
+  void commit();                                             // fsync, rename, fsync of the folder
+
+ private:
+  std::filesystem::path path_, temporary_;
+  Fd fd_;
+};
+
+// Makes the names in a folder survive a crash.
+void sync_folder(const std::filesystem::path& folder);
+
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 // Appends whole lines, each with one write(2), so that a reader never sees two lines mixed and a kill loses at most

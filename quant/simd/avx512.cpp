@@ -2,10 +2,12 @@
 
 #define ASSAY_TARGET __attribute__((target("arch=x86-64-v4", "prefer-vector-width=512")))
 #include "quant/simd/loops.h"
+#include "quant/simd/pack_loops.h"
 
 namespace assay::quant::simd {
 
 const Kernels avx512{finite_max_of, load, store, consecutive_blocks<16>, consecutive_blocks<32>, strip};
+const PackKernels pack_avx512{pack_blocks, pack_strip, unpack_blocks, unpack_strip};
 
 }  // namespace assay::quant::simd
 

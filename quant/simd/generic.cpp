@@ -1,8 +1,10 @@
 #define ASSAY_TARGET
 #include "quant/simd/loops.h"
+#include "quant/simd/pack_loops.h"
 
 namespace assay::quant::simd {
 
 const Kernels generic{finite_max_of, load, store, consecutive_blocks<16>, consecutive_blocks<32>, strip};
+const PackKernels pack_generic{pack_blocks, pack_strip, unpack_blocks, unpack_strip};
 
 }  // namespace assay::quant::simd

@@ -169,6 +169,8 @@ ASSAY_TARGET void error_sums(const Rule& rule, const Layout& layout, const float
   }
 }
 
+// WantStored: `decode` gets the block scales themselves, not what they decode with.
+template <bool WantStored>
 ASSAY_TARGET void scales(Mode mode, float a, const Layout& layout, const std::int32_t* maxima, int n, float* encode,
                          float* decode) {
   with_rule(mode, [&](auto tag) ASSAY_QUANT_LAMBDA {
@@ -178,7 +180,7 @@ ASSAY_TARGET void scales(Mode mode, float a, const Layout& layout, const std::in
       for (int b = 0; b < n; ++b) {
         const Scale scale = rule(float_of(maxima[b]));
         encode[b] = scale.encode;
-        decode[b] = scale.decode;
+        decode[b] = WantStored ? scale.stored : scale.decode;
       }
     } else {
       constexpr int most = strip_lanes;
@@ -196,7 +198,8 @@ ASSAY_TARGET void scales(Mode mode, float a, const Layout& layout, const std::in
       for (int b = 0; b < n; ++b) {
         const bool second = sums2[b] < sums[b];
         encode[b] = second ? encode2[b] : encode[b];
-        decode[b] = second ? decode2[b] : decode[b];
+        if constexpr (WantStored) decode[b] = second ? stored2[b] : stored[b];
+        else decode[b] = second ? decode2[b] : decode[b];
       }
     }
   });
@@ -265,7 +268,7 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
     }
     return;
   }
-  scales(job.spec.mode, a, {Layout::Kind::rows, in}, maxima, n, encode, decode);
+  scales<false>(job.spec.mode, a, {Layout::Kind::rows, in}, maxima, n, encode, decode);
   with_rounding<B == 16>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
     if (job.count) {
       for (int b = 0; b < n; ++b) job.saturated += count_sixes(round, in + b * B, encode + b, 0, B, index + b * B);
@@ -313,7 +316,7 @@ ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, flo
     }
   }
   const auto kind = job.spec.tiles ? Layout::Kind::tiles : Layout::Kind::columns;
-  scales(job.spec.mode, a, {kind, in, in_stride, height}, maxima, width, encode, decode);
+  scales<false>(job.spec.mode, a, {kind, in, in_stride, height}, maxima, width, encode, decode);
   with_rounding<true>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
     for (int r = 0; r < height; ++r) {
       const float* from = in + r * in_stride;

@@ -32,6 +32,25 @@ TEST_CASE("an atomic write replaces, leaves no temporary file, and names the pat
   CHECK_THROWS_WITH(support::read_file(folder), Catch::Contains("Is a directory"));
 }
 
+TEST_CASE("an atomic file takes its bytes in any order, and nothing of it is seen before it is committed") {
+  const auto folder = test::fresh_folder("support-atomic-pieces");
+  support::write_file_atomically(folder / "a", "old");
+  {
+    support::AtomicFile file(folder / "a");
+    file.write(3, "def");
+    file.write(0, "abc");
+    CHECK(support::read_file(folder / "a") == "old");
+    file.commit();
+    CHECK(support::read_file(folder / "a") == "abcdef");
+  }
+  {
+    support::AtomicFile file(folder / "a");
+    file.write(0, "half");
+  }
+  CHECK(support::read_file(folder / "a") == "abcdef");
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
+}
+
 TEST_CASE("lines are appended to what is there") {
   const auto folder = test::fresh_folder("support-lines");
   {

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/files.h"
-#include "trainer/text/safetensors.h"
+#include "support/safetensors.h"
 
 namespace assay::train {
 
@@ -15,14 +15,14 @@ void write_adapter(const std::filesystem::path& folder, const std::vector<NamedT
                    const spec::LoraConfig& lora, const std::string& base_model) {
   std::filesystem::create_directories(folder);
   std::vector<at::Tensor> held;
-  std::map<std::string, TensorView> views;
+  std::map<std::string, support::TensorView> views;
   for (const auto& parameter : adapter) {
     held.push_back(parameter.tensor.detach().contiguous());
     const auto& tensor = held.back();
     views[parameter.name] = {"F32", tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr()),
                              tensor.nbytes()};
   }
-  write_safetensors(folder / "adapter_model.safetensors", views, {{"format", "pt"}});
+  support::write_safetensors(folder / "adapter_model.safetensors", views, {{"format", "pt"}});
   const nlohmann::json config{{"peft_type", "LORA"},
                               {"task_type", "CAUSAL_LM"},
                               {"base_model_name_or_path", base_model},
@@ -42,13 +42,13 @@ void write_adapter(const std::filesystem::path& folder, const std::vector<NamedT
 
 void read_adapter(const std::filesystem::path& folder, const std::vector<NamedTensor>& adapter) {
   const auto path = folder / "adapter_model.safetensors";
-  const auto file = SafetensorsFile::open(path);
+  const auto file = support::SafetensorsFile::open(path);
   const auto& tensors = file.tensors();
   for (const auto& parameter : adapter) {
     const auto found = tensors.find(parameter.name);
     if (found == tensors.end())
       throw std::runtime_error(path.string() + ": there is no tensor " + parameter.name);
-    const TensorView& view = found->second;
+    const support::TensorView& view = found->second;
     if (view.dtype != "F32" || view.shape != parameter.tensor.sizes().vec())
       throw std::runtime_error(path.string() + ": " + parameter.name + " has another shape or dtype than the config's adapter");
     const at::NoGradGuard no_grad;

@@ -7,8 +7,8 @@
 #include <set>
 #include <stdexcept>
 
+#include "support/model_folder.h"
 #include "trainer/model/model.h"
-#include "trainer/text/safetensors.h"
 
 namespace assay::train {
 
@@ -89,7 +89,7 @@ std::string text(const std::vector<std::int64_t>& shape) {
   return s + "]";
 }
 
-void fill(const NamedTensor& to, const TensorView& from, const std::string& where) {
+void fill(const NamedTensor& to, const support::TensorView& from, const std::string& where) {
   const std::vector<std::int64_t> wanted = to.tensor.sizes().vec();
   if (from.shape != wanted)
     throw std::runtime_error(where + ": " + to.name + " has shape " + text(from.shape) + ", config.json asks for " +
@@ -119,10 +119,10 @@ Decoder Decoder::load(const std::filesystem::path& folder) {
   const at::NoGradGuard no_grad;
   auto impl = std::make_unique<Impl>();
   static_cast<Model&>(*impl) = empty_model(ModelShape::read(folder));
-  const Checkpoint checkpoint = Checkpoint::open(folder);
+  const support::ModelFolder checkpoint = support::ModelFolder::open(folder);
   std::set<std::string> known;
   for (const NamedTensor& weight : impl->named()) {
-    const TensorView* view = checkpoint.find(weight.name);
+    const support::TensorView* view = checkpoint.find(weight.name);
     if (!view) throw std::runtime_error(folder.string() + ": there is no tensor " + weight.name);
     fill(weight, *view, folder.string());
     known.insert(weight.name);

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "support/files.h"
-#include "trainer/text/safetensors.h"
+#include "support/safetensors.h"
 
 namespace assay::train::tasks {
 namespace {
@@ -54,14 +54,14 @@ std::string generation_json(const ModelShape& shape) {
 
 void write_weights(const fs::path& file, const Decoder& decoder) {
   std::vector<at::Tensor> alive;
-  std::map<std::string, TensorView> views;
+  std::map<std::string, support::TensorView> views;
   for (const NamedTensor& weight : decoder.base_weights()) {
     alive.push_back(weight.tensor.detach().to(at::kFloat).contiguous());
     const at::Tensor& tensor = alive.back();
     views[weight.name] = {"F32", tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr()),
                           tensor.nbytes()};
   }
-  write_safetensors(file, views, {{"format", "pt"}});
+  support::write_safetensors(file, views, {{"format", "pt"}});
 }
 
 [[noreturn]] void fail(const fs::path& path) { throw std::runtime_error(path.string() + ": " + std::strerror(errno)); }

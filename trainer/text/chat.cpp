@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "support/files.h"
-#include "trainer/text/strict_json.h"
+#include "support/strict_json.h"
 
 namespace assay::train {
 namespace {
@@ -41,7 +41,7 @@ std::pair<std::string, std::filesystem::path> find_template(const std::filesyste
     throw std::runtime_error(folder.string() + ": has neither chat_template.jinja nor tokenizer_config.json" + kAdvice);
   nlohmann::json json;
   try {
-    json = parse_strict_json(support::read_file(config));
+    json = support::parse_strict_json(support::read_file(config));
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(config.string() + ": is no JSON: " + error.what() +
                              "; the file is damaged: copy or download it again");

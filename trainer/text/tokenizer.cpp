@@ -9,10 +9,10 @@
 #include <unordered_map>
 
 #include "support/files.h"
+#include "support/strict_json.h"
 #include "trainer/text/added_tokens.h"
 #include "trainer/text/bpe.h"
 #include "trainer/text/pattern.h"
-#include "trainer/text/strict_json.h"
 #include "trainer/text/unicode.h"
 
 namespace assay::train {
@@ -206,7 +206,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   }
   Json json;
   try {
-    json = parse_strict_json(text);
+    json = support::parse_strict_json(text);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(file.string() + ": is no JSON: " + error.what() + "; the file is damaged: copy or download it again");
   }

@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "experiments/spec/canonical.h"
+#include "support/safetensors.h"
 #include "tests/catch.h"
 #include "trainer/model/decoder.h"
-#include "trainer/text/safetensors.h"
 
 namespace assay::test {
 
@@ -97,7 +97,7 @@ inline void write_tiny_model(const fs::path& folder, const std::function<void(co
   write_text(folder / "config.json", config.dump());
   write_text(folder / "tokenizer.json", tiny_tokenizer().dump());
   const auto decoder = train::Decoder::fresh(shape, 7);
-  std::map<std::string, train::TensorView> views;
+  std::map<std::string, support::TensorView> views;
   const auto weights = decoder.base_weights();
   for (const auto& weight : weights) {
     const at::NoGradGuard no_grad;
@@ -106,7 +106,7 @@ inline void write_tiny_model(const fs::path& folder, const std::function<void(co
     if (spoil) spoil(weight.name, tensor);
     views[weight.name] = {"F32", tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
   }
-  train::write_safetensors(folder / "model.safetensors", views, {{"format", "pt"}});
+  support::write_safetensors(folder / "model.safetensors", views, {{"format", "pt"}});
 }
 
 inline void write_tiny_problems(const fs::path& file, int count, int first) {

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "catch.h"
+#include "support/safetensors.h"
 #include "tests/trainer/model/tiny.h"
-#include "trainer/text/safetensors.h"
 
 using namespace assay;
 using namespace assay::train;
@@ -33,13 +33,13 @@ std::filesystem::path write_model(const std::string& name, const json& config,
                                   const std::map<std::string, at::Tensor>& weights) {
   const auto folder = test::fresh_folder("model-" + name);
   write_json(folder / "config.json", config);
-  std::map<std::string, TensorView> views;
+  std::map<std::string, support::TensorView> views;
   for (const auto& [key, t] : weights) {
     const std::string dtype = t.scalar_type() == at::kFloat ? "F32" : t.scalar_type() == at::kHalf ? "F16"
                               : t.scalar_type() == at::kBFloat16 ? "BF16" : "I64";
     views[key] = {dtype, t.sizes().vec(), static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()};
   }
-  write_safetensors(folder / "model.safetensors", views);
+  support::write_safetensors(folder / "model.safetensors", views);
   return folder;
 }
 

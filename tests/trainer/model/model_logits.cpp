@@ -7,10 +7,10 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "support/files.h"
+#include "support/safetensors.h"
 #include "trainer/grpo/adapter_io.h"
 #include "trainer/model/decoder.h"
-#include "trainer/text/safetensors.h"
-#include "support/files.h"
 
 using namespace assay;
 using namespace assay::train;
@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
       decoder.attach_lora(lora, 0);
       read_adapter(adapter, decoder.adapter());
     }
-    std::map<std::string, TensorView> views;
+    std::map<std::string, support::TensorView> views;
     std::deque<at::Tensor> kept;
     std::string line;
     for (int i = 0; std::getline(std::cin, line); ++i) {
@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
                                               static_cast<const std::byte*>(kept.back().const_data_ptr()),
                                               kept.back().nbytes()};
     }
-    write_safetensors(argv[2], views);
+    support::write_safetensors(argv[2], views);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "model_logits: %s\n", error.what());
     return 1;

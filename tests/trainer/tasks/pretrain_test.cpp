@@ -4,9 +4,9 @@
 #include <set>
 
 #include "support/files.h"
+#include "support/model_folder.h"
 #include "tests/catch.h"
 #include "trainer/model/decoder.h"
-#include "trainer/text/safetensors.h"
 
 using namespace assay::train;
 using namespace assay::train::tasks;
@@ -74,7 +74,7 @@ TEST_CASE("the folder is an ordinary Hugging Face folder that the decoder reads"
   CHECK(shape.layers == 2);
   CHECK(shape.tied);
   CHECK(shape.eos_ids == std::vector<std::int32_t>{0});
-  const Checkpoint checkpoint = Checkpoint::open(folder / "m");
+  const assay::support::ModelFolder checkpoint = assay::support::ModelFolder::open(folder / "m");
   CHECK(checkpoint.find("lm_head.weight") == nullptr);
   REQUIRE(checkpoint.find("model.layers.1.self_attn.k_proj.bias") != nullptr);
   std::int64_t parameters = 0;

@@ -1,4 +1,4 @@
-#include "trainer/text/safetensors.h"
+#include "support/safetensors.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -6,19 +6,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <stdexcept>
 #include <string_view>
 
-#include "support/files.h"
-#include "trainer/text/strict_json.h"
+#include "support/strict_json.h"
 
-namespace assay::train {
+namespace assay::support {
 namespace {
 
 using Json = nlohmann::json;
@@ -30,20 +29,6 @@ constexpr const char* kDamaged = "; the file is damaged: copy or download it aga
 [[noreturn]] void fail(const std::filesystem::path& file, const std::string& what, const char* advice = kDamaged) {
   throw std::runtime_error(file.string() + ": " + what + advice);
 }
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Bytes of a tensor; nothing when the product overflows or the bits do not fill whole bytes.
 std::optional<std::uint64_t> tensor_bytes(int bits, const std::vector<std::int64_t>& shape) {
@@ -119,6 +104,8 @@ int dtype_bits(const std::string& dtype) {
 }
 
 struct SafetensorsFile::Impl {
+  std::filesystem::path file;
+  Fd fd;
   void* map = MAP_FAILED;
   std::size_t size = 0;
   std::map<std::string, TensorView> tensors;
@@ -132,12 +119,15 @@ struct SafetensorsFile::Impl {
 SafetensorsFile::SafetensorsFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SafetensorsFile::~SafetensorsFile() = default;
 SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
+SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 const std::map<std::string, TensorView>& SafetensorsFile::tensors() const { return impl_->tensors; }
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const { return impl_->metadata; }
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& file) {
   auto impl = std::make_unique<Impl>();
-  const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  impl->file = file;
+  impl->fd = Fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const Fd& fd = impl->fd;
   if (fd.get() < 0) fail(file, std::strerror(errno), "; give the path of a safetensors file that can be read");
   struct stat facts {};
   if (::fstat(fd.get(), &facts) != 0) fail(file, std::strerror(errno), "");
@@ -196,138 +186,93 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& file) {
   return SafetensorsFile(std::move(impl));
 }
 
-Checkpoint Checkpoint::open(const std::filesystem::path& folder) {
-  Checkpoint checkpoint;
-  const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
-  std::error_code ignored;
-  if (std::filesystem::exists(single, ignored)) {
-    checkpoint.files_.push_back(SafetensorsFile::open(single));
-    for (const auto& [name, view] : checkpoint.files_.back().tensors()) checkpoint.tensors_[name] = &view;
-    return checkpoint;
-  }
-  if (!std::filesystem::exists(index, ignored)) {
-    if (!std::filesystem::is_directory(folder, ignored))
-      fail(folder, "is not a folder", "; give the folder of a Hugging Face model");
-    fail(folder, "has neither model.safetensors nor model.safetensors.index.json",
-         "; give the folder of a Hugging Face model saved as safetensors");
-  }
-
-  Json json;
-  try {
-    json = parse_strict_json(support::read_file(index));
-  } catch (const std::runtime_error& error) {
-    fail(index, std::string("is no JSON: ") + error.what());
-  }
-  const auto map = json.is_object() ? json.find("weight_map") : json.end();
-  if (map == json.end() || !map->is_object()) fail(index, "has no weight_map");
-  std::map<std::string, std::set<std::string>> shards;
-  for (const auto& [name, shard] : map->items()) {
-    if (!shard.is_string()) fail(index, "has a weight_map whose '" + name + "' is not a file name");
-    const auto text = shard.get<std::string>();
-    if (text.empty() || std::filesystem::path(text).filename() != text || text == "." || text == "..")
-      fail(index, "names a shard '" + text + "' that is not a file of the same folder");
-    shards[text].insert(name);
-  }
-  for (const auto& [shard, names] : shards) {
-    checkpoint.files_.push_back(SafetensorsFile::open(folder / shard));
-    const auto& tensors = checkpoint.files_.back().tensors();
-    for (const std::string& name : names)
-      if (!tensors.contains(name)) fail(folder / shard, "has no tensor '" + name + "', which the index places there");
-    for (const auto& [name, view] : tensors) {
-      if (!names.contains(name)) fail(folder / shard, "has a tensor '" + name + "' that the index does not place there");
-      checkpoint.tensors_[name] = &view;
-    }
-  }
-  return checkpoint;
-}
-
-const TensorView* Checkpoint::find(const std::string& name) const {
-  const auto at = tensors_.find(name);
-  return at == tensors_.end() ? nullptr : at->second;
-}
-
-std::vector<std::string> Checkpoint::names() const {
-  std::vector<std::string> result;
-  for (const auto& [name, view] : tensors_) result.push_back(name);
-  return result;
-}
-
-namespace {
-
-void write_all(int fd, const void* bytes, std::size_t size, const std::filesystem::path& file) {
-  const char* at = static_cast<const char*>(bytes);
-  while (size > 0) {
-    const ssize_t n = ::write(fd, at, size);
+void SafetensorsFile::read(const TensorView& view, std::size_t offset, void* out, std::size_t size) const {
+  assert(offset <= view.bytes && size <= view.bytes - offset);
+  auto at = static_cast<off_t>(view.data - static_cast<const std::byte*>(impl_->map) + static_cast<std::ptrdiff_t>(offset));
+  for (char* to = static_cast<char*>(out); size > 0;) {
+    const ssize_t n = ::pread(impl_->fd.get(), to, size, at);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(file, std::string("cannot be written: ") + std::strerror(errno), "");
+    if (n < 0) fail(impl_->file, std::string("cannot be read: ") + std::strerror(errno), "");
+    if (n == 0) fail(impl_->file, "became shorter while it was read", "; leave it alone and start again");
+    to += n;
     at += n;
     size -= static_cast<std::size_t>(n);
   }
 }
 
-// Removes the temporary file unless it has been renamed.
-struct Temporary {
-  std::filesystem::path path;
-  bool kept = false;
-  ~Temporary() {
-    if (!kept) ::unlink(path.c_str());
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& file, const std::map<std::string, TensorEntry>& tensors,
+                                     std::map<std::string, std::string> metadata)
+    : file_(file), metadata_(std::move(metadata)), out_(file) {
+  for (const auto& [name, entry] : tensors) {
+    const int bits = dtype_bits(entry.dtype);
+    const auto bytes = bits == 0 ? std::nullopt : tensor_bytes(bits, entry.shape);
+    if (!bytes) fail(file, "tensor '" + name + "' cannot be written: its shape and dtype '" + entry.dtype + "' make no bytes", "");
+    places_.push_back({name, entry, 0, *bytes});
   }
-};
+  std::stable_sort(places_.begin(), places_.end(), [](const Place& a, const Place& b) {
+    return dtype_bits(a.entry.dtype) > dtype_bits(b.entry.dtype);
+  });
+  std::uint64_t at = 0;
+  for (Place& place : places_) {
+    place.begin = at;
+    at += place.bytes;
+    index_[place.name] = static_cast<std::size_t>(&place - places_.data());
+  }
+  data_ = header().size();
+}
 
-}  // namespace
+void SafetensorsWriter::write(const std::string& name, std::uint64_t offset, const void* bytes, std::size_t size) {
+  Place& place = places_.at(index_.at(name));
+  assert(offset <= place.bytes && size <= place.bytes - offset);
+  out_.write(data_ + place.begin + offset, {static_cast<const char*>(bytes), size});
+  place.written += size;
+}
+
+void SafetensorsWriter::replace_metadata(const std::string& key, const std::string& value) {
+  metadata_.at(key) = value;
+  assert(header().size() == data_);
+}
+
+void SafetensorsWriter::finish() {
+  for ([[maybe_unused]] const Place& place : places_) assert(place.written == place.bytes);
+  out_.write(0, header());
+  out_.commit();
+}
+
+std::string SafetensorsWriter::header() const {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  if (!metadata_.empty()) json["__metadata__"] = metadata_;
+  for (const Place& place : places_) {
+    json[place.name] = {{"dtype", place.entry.dtype},
+                        {"shape", place.entry.shape},
+                        {"data_offsets", {place.begin, place.begin + place.bytes}}};
+  }
+  std::string text;
+  try {
+    text = json.dump();
+  } catch (const Json::exception&) {
+    fail(file_, "a tensor name or the metadata is not UTF-8", "");
+  }
+  text.append((8 - text.size() % 8) % 8, ' ');
+  std::string size(8, '\0');
+  for (int i = 0; i < 8; ++i) size[i] = static_cast<char>(text.size() >> (8 * i) & 255);
+  return size + text;
+}
 
 void write_safetensors(const std::filesystem::path& file, const std::map<std::string, TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  std::vector<const std::pair<const std::string, TensorView>*> order;
-  for (const auto& entry : tensors) {
-    const auto& [name, view] = entry;
+  std::map<std::string, TensorEntry> entries;
+  for (const auto& [name, view] : tensors) {
     const int bits = dtype_bits(view.dtype);
     const auto expected = bits == 0 ? std::nullopt : tensor_bytes(bits, view.shape);
     if (!expected || *expected != view.bytes)
       fail(file, "tensor '" + name + "' cannot be written: " + std::to_string(view.bytes) +
                      " bytes are not what its shape and dtype '" + view.dtype + "' make", "");
-    order.push_back(&entry);
+    entries[name] = {view.dtype, view.shape};
   }
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return dtype_bits(a->second.dtype) > dtype_bits(b->second.dtype);
-  });
-
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  std::uint64_t at = 0;
-  for (const auto* entry : order) {
-    const TensorView& view = entry->second;
-    header[entry->first] = {{"dtype", view.dtype}, {"shape", view.shape}, {"data_offsets", {at, at + view.bytes}}};
-    at += view.bytes;
-  }
-  std::string text;
-  try {
-    text = header.dump();
-  } catch (const Json::exception&) {
-    fail(file, "a tensor name or the metadata is not UTF-8", "");
-  }
-  text.append((8 - text.size() % 8) % 8, ' ');
-  std::string start(8, '\0');
-  for (int i = 0; i < 8; ++i) start[i] = static_cast<char>(text.size() >> (8 * i) & 255);
-
-  Temporary temporary{file.string() + ".tmp." + std::to_string(::getpid())};
-  {
-    const Fd fd(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (fd.get() < 0) {
-      temporary.kept = true;
-      fail(file, std::string("cannot be written: ") + std::strerror(errno), "");
-    }
-    write_all(fd.get(), start.data(), start.size(), file);
-    write_all(fd.get(), text.data(), text.size(), file);
-    for (const auto* entry : order) write_all(fd.get(), entry->second.data, entry->second.bytes, file);
-    if (::fsync(fd.get()) != 0) fail(file, std::string("cannot be written: ") + std::strerror(errno), "");
-  }
-  if (::rename(temporary.path.c_str(), file.c_str()) != 0)
-    fail(file, std::string("cannot be written: ") + std::strerror(errno), "");
-  temporary.kept = true;
-  const auto folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
-  const Fd dir(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (dir.get() < 0 || ::fsync(dir.get()) != 0) fail(folder, std::strerror(errno), "");
+  SafetensorsWriter writer(file, entries, metadata);
+  for (const auto& [name, view] : tensors) writer.write(name, 0, view.data, view.bytes);
+  writer.finish();
 }
 
-}  // namespace assay::train
+}  // namespace assay::support

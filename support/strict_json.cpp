@@ -1,4 +1,4 @@
-#include "trainer/text/strict_json.h"
+#include "support/strict_json.h"
 
 #include <nlohmann/json.hpp>
 #include <set>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace assay::train {
+namespace assay::support {
 
 nlohmann::json parse_strict_json(std::string_view text) {
   using Json = nlohmann::json;
@@ -29,4 +29,4 @@ nlohmann::json parse_strict_json(std::string_view text) {
   }
 }
 
-}  // namespace assay::train
+}  // namespace assay::support

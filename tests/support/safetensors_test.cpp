@@ -1,15 +1,14 @@
-#include "trainer/text/safetensors.h"
+#include "support/model_folder.h"
 
 #include <cstring>
 #include <fstream>
 #include <random>
 
 #include "catch.h"
-#include "support/files.h"
 
 namespace {
 
-using namespace assay::train;
+using namespace assay::support;
 using assay::test::fresh_folder;
 
 std::string file_bytes(const std::string& header, const std::string& data) {
@@ -106,6 +105,37 @@ TEST_CASE("what is written is read back, and the same input gives the same bytes
   CHECK_THROWS_AS(write_safetensors(folder / "three", tensors), std::runtime_error);
   CHECK_THROWS_AS(write_safetensors(folder / "no-such" / "x", {}), std::runtime_error);
   CHECK_FALSE(std::filesystem::exists(folder / "three"));
+}
+
+TEST_CASE("written in pieces, in any order, a file has the bytes that it has when written at once") {
+  const auto folder = fresh_folder("safetensors-pieces");
+  const std::vector<float> a = {1, 2, 3, 4, 5, 6};
+  const std::vector<std::uint8_t> odd = {1, 2, 3};
+  write_safetensors(folder / "once",
+                    {{"a", {"U8", {3}, reinterpret_cast<const std::byte*>(odd.data()), 3}}, {"z", view_of(a, {2, 3})}},
+                    {{"late", "6.00"}});
+  {
+    SafetensorsWriter writer(folder / "pieces", {{"a", {"U8", {3}}}, {"z", {"F32", {2, 3}}}}, {{"late", "0.00"}});
+    writer.write("z", 8, a.data() + 2, 16);
+    writer.write("a", 0, odd.data(), 3);
+    writer.write("z", 0, a.data(), 8);
+    writer.replace_metadata("late", "6.00");
+    CHECK_FALSE(std::filesystem::exists(folder / "pieces"));
+    writer.finish();
+  }
+  CHECK(assay::support::read_file(folder / "once") == assay::support::read_file(folder / "pieces"));
+  { SafetensorsWriter unfinished(folder / "never", {{"a", {"U8", {3}}}}); }
+  CHECK_THROWS_AS(SafetensorsWriter(folder / "never", {{"a", {"F4", {3}}}}), std::runtime_error);
+  CHECK_THROWS_AS(SafetensorsWriter(folder / "never", {{"a", {"F31", {2}}}}), std::runtime_error);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 2);
+
+  // Read in pieces; a file that is shortened meanwhile is an error.
+  const auto file = SafetensorsFile::open(folder / "pieces");
+  float two[2];
+  file.read(file.tensors().at("z"), 12, two, 8);
+  CHECK((two[0] == 4 && two[1] == 5));
+  std::filesystem::resize_file(folder / "pieces", std::filesystem::file_size(folder / "pieces") - 20);
+  CHECK_THROWS_WITH(file.read(file.tensors().at("z"), 12, two, 8), Catch::Contains("became shorter"));
 }
 
 TEST_CASE("a file may be written over the one it was read from") {
@@ -226,7 +256,7 @@ TEST_CASE("a checkpoint is one file or the shards of an index") {
   const auto folder = fresh_folder("checkpoint");
   const auto message = [&] {
     try {
-      Checkpoint::open(folder);
+      ModelFolder::open(folder);
       return std::string();
     } catch (const std::runtime_error& error) {
       return std::string(error.what());
@@ -239,8 +269,8 @@ TEST_CASE("a checkpoint is one file or the shards of an index") {
   write_safetensors(folder / "m-2.safetensors", {{"b", view_of(b, {1})}});
   put(index, R"({"metadata":{"total_size":16},"weight_map":{"a":"m-1.safetensors","c":"m-1.safetensors","b":"m-2.safetensors"}})");
   {
-    auto opened = Checkpoint::open(folder);
-    const Checkpoint checkpoint = std::move(opened);
+    auto opened = ModelFolder::open(folder);
+    const ModelFolder checkpoint = std::move(opened);
     CHECK(checkpoint.names() == std::vector<std::string>{"a", "b", "c"});
     REQUIRE(checkpoint.find("b") != nullptr);
     CHECK(std::memcmp(checkpoint.find("b")->data, b.data(), 4) == 0);
@@ -262,5 +292,5 @@ TEST_CASE("a checkpoint is one file or the shards of an index") {
   CHECK(has(message(), "no weight_map"));
   // The single file wins over the index.
   write_safetensors(folder / "model.safetensors", {{"z", view_of(a, {2})}});
-  CHECK(Checkpoint::open(folder).names() == std::vector<std::string>{"z"});
+  CHECK(ModelFolder::open(folder).names() == std::vector<std::string>{"z"});
 }
