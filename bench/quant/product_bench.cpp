@@ -115,22 +115,20 @@ int main(int argc, char** argv) {
   Fastest fastest;
   benchmark::RunSpecifiedBenchmarks(&fastest);
 
-  std::printf("\n%d threads; %s", threads, describe(Unit::fp32).c_str());
-  std::printf("; %s\nGFLOP/s, and how many times as fast as %s\n%-18s", describe(Unit::bf16).c_str(), peer.c_str(), "");
-  for (const std::string& what : products) std::printf("  %s", what.c_str());
-  std::printf("\n");
-  for (const Shape& shape : shapes) {
-    std::printf("%-18s", shape.name().c_str());
-    const auto base = fastest.seconds.find(shape.name() + " " + peer + "/real_time");
-    for (const std::string& what : products) {
-      const auto at = fastest.seconds.find(shape.name() + " " + what + "/real_time");
-      if (at == fastest.seconds.end() || base == fastest.seconds.end()) std::printf("  %*s", static_cast<int>(what.size()), "-");
-      else {
-        char text[64];
-        std::snprintf(text, sizeof text, "%.0f %.2fx", shape.flop() / at->second * 1e-9, base->second / at->second);
-        std::printf("  %*s", static_cast<int>(what.size()), text);
+  std::printf("\n%d threads; %s; %s\nGFLOP/s, and how many times as fast as %s\n%-28s", threads,
+              describe(Unit::fp32).c_str(), describe(Unit::bf16).c_str(), peer.c_str(), "");
+  for (const Shape& shape : shapes) std::printf("%17s", shape.name().c_str());
+  for (const std::string& what : products) {
+    std::printf("\n%-28s", what.c_str());
+    for (const Shape& shape : shapes) {
+      const auto at = fastest.seconds.find(shape.name() + " " + what);
+      const auto base = fastest.seconds.find(shape.name() + " " + peer);
+      char text[64] = "-";
+      if (at != fastest.seconds.end() && base != fastest.seconds.end()) {
+        std::snprintf(text, sizeof text, "%.0f (%.2f)", shape.flop() / at->second * 1e-9, base->second / at->second);
       }
+      std::printf("%17s", text);
     }
-    std::printf("\n");
   }
+  std::printf("\n");
 }
