@@ -201,10 +201,11 @@ TEST_CASE("linear_w4a4 against fp64: the error of an fp32 sum and nothing more")
 TEST_CASE("on normal data the sums are exact, so their order, the kernel and the unit change no bit") {
   const std::int64_t m = 20, k = 1536, n = 40;
   const auto x = normal(m * k, 24), w = normal(n * k, 25, 0.02f);
+  const auto on = units("the same bits on normal data");
   for (const Named& named : all_specs()) {
     if (named.spec.mode == Mode::torchao_one_level) continue;  // its scales stop at 2^-6, and may be few or many
     const Matrix xq = exact(operand(named.spec, x, m, k)), wq = exact(operand(named.spec, w, n, k));
-    for (const Unit unit : units("the same bits on normal data")) {
+    for (const Unit unit : on) {
       const Weight packed(named.spec, 1, w.data(), n, k, Use::w4a4, unit);
       std::vector<float> y(static_cast<std::size_t>(m * n));
       linear_w4a4(named.spec, packed, x.data(), m, y.data());
