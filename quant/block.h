@@ -1,14 +1,18 @@
 // The arithmetic of one block, branch-free, as small inline functions: what every fast path is made of.
 //
-// Each mode turns a block's absolute maximum into two numbers, and every element goes the same way:
-//   q = round_e2m1(x * encode),  dq = q * decode.
-// The formulas are docs/quantization.md's, in its bracketing. Non-finite input is the caller's business (it looks at
-// the bits of the maximum); nothing here may be contracted to an FMA. Plain functions of floats and their bits, so
-// that device code can share them.
+// Each mode is a rule: built from the maximum A of the tensor (or row), it turns a block's maximum am into a Scale, and
+// every element goes the same way:
+//   q = round_e2m1(scaled<Rule::divides>(x, encode)),  dq = q * decode.
+// A rule with two candidates (te46) has besides a second Scale and an error to choose by: choose() below.
+// The formulas are docs/quantization.md's, in its bracketing. am and A are finite (non-finite input is the caller's
+// business, who looks at the bits of the maximum); nothing here may be contracted to an FMA. Plain functions of floats
+// and their bits, so that device code can share them.
 #pragma once
 
 #include <cfloat>
 #include <cstdint>
+
+#include "quant/formats.h"
 
 #define ASSAY_QUANT_INLINE inline __attribute__((always_inline))
 
@@ -48,38 +52,136 @@ ASSAY_QUANT_INLINE float round_e4m3(float v) {
   return round_to_grid<3, -6>(smaller(bits_of(v), 0x43e00000 /* 448.0f */));
 }
 
+// Nearest bf16 number, ties to even, of a finite float; beyond the largest it is Inf.
+ASSAY_QUANT_INLINE float round_bf16(float x) {
+  const std::int32_t bits = bits_of(x);
+  return float_of(static_cast<std::int32_t>(
+      (static_cast<std::uint32_t>(bits) + 0x7fffu + static_cast<std::uint32_t>((bits >> 16) & 1)) & 0xffff0000u));
+}
+
+// ---- stochastic rounding ----
+// Random bits of element `index` of a matrix under a seed: SplitMix64's output function on a counter, so that it does
+// not matter who computes an element, or when. `key` is random_key(seed), which keeps nearby seeds apart.
+ASSAY_QUANT_INLINE std::uint64_t mix64(std::uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+ASSAY_QUANT_INLINE std::uint64_t random_key(std::uint64_t seed) { return mix64(seed + 0x9e3779b97f4a7c15u); }
+// 22 bits, 0 .. 2^22 - 1.
+ASSAY_QUANT_INLINE std::int32_t random_bits(std::uint64_t key, std::uint64_t index) {
+  return static_cast<std::int32_t>(mix64(key + (index + 1) * 0x9e3779b97f4a7c15u) >> 42);
+}
+
+// One of the two E2M1 neighbours of y, the upper with probability (y - lower) / (upper - lower), to 2^-22: `random` is
+// added below the last mantissa bit that E2M1 keeps, and the rest cut off. Numbers of the grid stay; saturates, keeps
+// the sign.
+ASSAY_QUANT_INLINE float round_e2m1_stochastic(float y, std::int32_t random) {
+  const std::int32_t bits = bits_of(y);
+  const std::int32_t a = smaller(bits & abs_mask, 0x40c00000 /* 6.0f */);
+  constexpr std::int32_t kept = ~0x3fffff;
+  // Below 1 the grid has steps of 1/2, as it has in [1, 2): round 1 + y there.
+  const float below = float_of((bits_of(float_of(a) + 1.0f) + random) & kept) - 1.0f;
+  const float above = float_of((a + random) & kept);
+  const float r = a < 0x3f800000 /* 1.0f */ ? below : above;
+  return float_of(bits_of(r) | (bits & ~abs_mask));
+}
+
+// ---- scales ----
 // encode and decode as above; `stored` is the block scale's own value, what a packed tensor keeps (E4M3 or E8M0).
+// Where Rule::divides, elements are divided by `encode`, not multiplied.
 struct Scale {
   float encode, decode, stored;
 };
 
 constexpr float one_sixth = 1.0f / 6.0f;
-constexpr float one_2688th = 1.0f / 2688.0f;
 // The largest float whose product with 6 is finite. Only met when A is within rounding of FLT_MAX.
 constexpr float max_decode = 0x1.555554p+125f;
 
-// NVFP4 `te`: E4M3 block scale under an fp32 scale that follows from A, the maximum of the tensor (or row).
-struct Te {
-  float a, encode_sixth, inverse_encode;
+template <bool divides>
+ASSAY_QUANT_INLINE float scaled(float x, float encode) {
+  // compressed-tensors takes the sign by x < 0, so its zeros are positive: -0 + 0 is +0, all else stays.
+  if constexpr (divides) return x / encode + 0.0f;
+  return x * encode;
+}
 
-  ASSAY_QUANT_INLINE explicit Te(float tensor_max) : a(tensor_max) {
-    float s_encode = lesser(2688.0f / a, FLT_MAX);
+// What all rules have besides operator():
+//   divides             whether elements are divided by Scale::encode
+//   candidates          1, or 2: then second(am) and error(q, stored, x) too
+//   exact_factor        whether decode == stored * tensor_factor() bit for bit; otherwise the reference brackets the
+//                       product differently and the two may be one unit in the last place apart (and more where they are
+//                       subnormal)
+//   tensor_factor()     the number above the block scales: what a product of codes x stored scales is multiplied by
+template <bool Divides, int Candidates, bool ExactFactor>
+struct Traits {
+  static constexpr bool divides = Divides;
+  static constexpr int candidates = Candidates;
+  static constexpr bool exact_factor = ExactFactor;
+};
+
+// TransformerEngine's fp32 scale over E4M3 block scales whose largest is E: S = 6E / A.
+template <int E>
+struct TwoLevel {
+  static constexpr float top = 6.0f * E;
+  static constexpr float inverse_top = 1.0f / top;
+  float a, s_encode, inverse_encode;
+
+  ASSAY_QUANT_INLINE explicit TwoLevel(float tensor_max) : a(tensor_max) {
+    s_encode = lesser(top / a, FLT_MAX);
     if (a == 0 || s_encode == 0) s_encode = 1;
-    encode_sixth = s_encode * one_sixth;
     inverse_encode = 1.0f / s_encode;
   }
-  ASSAY_QUANT_INLINE Scale operator()(float am) const {
-    const float s = round_e4m3(am * encode_sixth);
+  ASSAY_QUANT_INLINE Scale of(float s) const {
     const float encode = lesser(1.0f / (s * inverse_encode), FLT_MAX);
     // s * A leaves fp32 from A = 7.6e35 on; only there the other bracketing is taken, so that no Inf comes up.
     const float product = s * a;
-    const float decode = product <= FLT_MAX ? product * one_2688th : s * (a * one_2688th);
-    return {encode, lesser(decode, max_decode), s};
+    const float decode = product <= FLT_MAX ? product * inverse_top : s * (a * inverse_top);
+    // Above E only Four-over-Six has scales, for blocks whose largest code is 4.
+    return {encode, lesser(decode, s <= E ? max_decode : FLT_MAX / 4), s};
+  }
+  ASSAY_QUANT_INLINE float tensor_factor() const { return a * inverse_top; }
+};
+
+// NVFP4 `te`.
+struct Te : Traits<false, 1, false>, TwoLevel<448> {
+  float encode_sixth;
+  ASSAY_QUANT_INLINE explicit Te(float tensor_max) : TwoLevel(tensor_max) { encode_sixth = s_encode * one_sixth; }
+  ASSAY_QUANT_INLINE Scale operator()(float am) const { return of(round_e4m3(am * encode_sixth)); }
+};
+
+// NVFP4 `te46` (squared error) and `te46_mae` (absolute): the block's maximum goes to 6, or, with a scale 1.5 times as
+// large, to 4, whichever has the smaller error. E = 256 leaves room for the larger scale.
+template <bool Squared>
+struct FourOverSix : Traits<false, 2, false>, TwoLevel<256> {
+  ASSAY_QUANT_INLINE explicit FourOverSix(float tensor_max) : TwoLevel(tensor_max) {}
+  ASSAY_QUANT_INLINE Scale operator()(float am) const { return of(round_e4m3((am / 6.0f) * s_encode)); }
+  ASSAY_QUANT_INLINE Scale second(float am) const { return of(round_e4m3(((am / 6.0f) * s_encode) * 1.5f)); }
+  // One element's share; a block's error is their sum, one after the other from 0.
+  ASSAY_QUANT_INLINE float error(float q, float stored, float x) const {
+    const float difference = ((q * stored) * a) / top - x;
+    return Squared ? difference * difference : float_of(abs_bits(difference));
   }
 };
 
-// NVFP4 without the fp32 scale; the block scale is clamped to E4M3's normal numbers.
-struct OneLevel {
+// NVFP4 `torchao`, two levels; the block scale is clamped to E4M3's normal numbers.
+struct TorchAo : Traits<false, 1, true> {
+  float p, inverse_p;
+
+  ASSAY_QUANT_INLINE explicit TorchAo(float tensor_max) : p(tensor_max / 2688.0f) {
+    if (p == 0) p = 1;  // torchao gives NaN, or zeros, when nothing is left of A
+    inverse_p = lesser(1.0f / p, FLT_MAX);
+  }
+  ASSAY_QUANT_INLINE Scale operator()(float am) const {
+    float v = (am / 6.0f) / p;
+    v = v > 0x1p-6f ? v : 0x1p-6f;
+    const float s = round_e4m3(v);
+    return {lesser(inverse_p / s, FLT_MAX), lesser(p * s, max_decode), s};
+  }
+  ASSAY_QUANT_INLINE float tensor_factor() const { return p; }
+};
+
+// NVFP4 without the fp32 scale, as torchao computes it.
+struct OneLevel : Traits<false, 1, true> {
   ASSAY_QUANT_INLINE explicit OneLevel(float) {}
   ASSAY_QUANT_INLINE Scale operator()(float am) const {
     float v = am / 6.0f;
@@ -87,17 +189,133 @@ struct OneLevel {
     const float s = round_e4m3(v);
     return {1.0f / s, s, s};
   }
+  ASSAY_QUANT_INLINE float tensor_factor() const { return 1; }
 };
 
-// MXFP4 `floor`: E8M0 byte = exponent field of am, less 2, not below 0. Both factors are powers of two, so exact.
-struct Floor {
-  ASSAY_QUANT_INLINE explicit Floor(float) {}
+// NVFP4 `ct`, and `ct_bf16`: the same with 1 / A, g and am / 6 rounded to bf16, as when the maxima were kept in bf16.
+// (g is 2688 times the reciprocal, not 2688 / A: so PyTorch divides a number by a tensor.)
+template <bool Bf16>
+struct Ct : Traits<true, 1, false> {
+  float g;
+
+  ASSAY_QUANT_INLINE explicit Ct(float tensor_max) {
+    g = 1.0f / (tensor_max > FLT_MIN ? tensor_max : FLT_MIN);
+    if constexpr (Bf16) g = round_bf16(g);
+    g = g * 2688.0f;
+    if constexpr (Bf16) g = round_bf16(g);
+    if (g > FLT_MAX) g = 1;
+  }
   ASSAY_QUANT_INLINE Scale operator()(float am) const {
-    const std::int32_t byte = larger((bits_of(am) >> 23) - 2, 0);
+    float sixth = am / 6.0f;
+    if constexpr (Bf16) sixth = round_bf16(sixth);
+    float s = round_e4m3(g * sixth);
+    s = s == 0 ? 0.125f : s;
+    const float decode = s / g;
+    return {decode, lesser(decode, max_decode), s};
+  }
+  ASSAY_QUANT_INLINE float tensor_factor() const { return 1.0f / g; }
+};
+
+// MXFP4: the block scale is 2^(byte - 127); both factors are powers of two, so exact. Byte is called with the bits of
+// am and gives at most 253. Only `even`, `rceil` and `ceil` can dequantize to 2^128, from am = 1.75 2^127 on: that is Inf.
+template <class Byte>
+struct PowerOfTwo : Traits<false, 1, true> {
+  ASSAY_QUANT_INLINE explicit PowerOfTwo(float) {}
+  ASSAY_QUANT_INLINE Scale operator()(float am) const {
+    const std::int32_t byte = larger(Byte::of(bits_of(am)), 0);
     // 2^-127, byte 0, is the subnormal 0x00400000.
     const float power = float_of(larger(byte << 23, 0x00400000));
     return {float_of((254 - byte) << 23), power, power};
   }
+  ASSAY_QUANT_INLINE float tensor_factor() const { return 1; }
 };
+
+// am lands in [4, 8): the power of two not above am, divided by 4.
+struct FloorByte {
+  static ASSAY_QUANT_INLINE std::int32_t of(std::int32_t bits) { return (bits >> 23) - 2; }
+};
+// In [3.5, 7): am is first rounded half up to E2M1's one mantissa bit.
+struct EvenByte {
+  static ASSAY_QUANT_INLINE std::int32_t of(std::int32_t bits) { return ((bits + 0x200000) >> 23) - 2; }
+};
+// In (3, 6]: the power of two not below am / 6. Quotients up to 2^-127 have byte 0.
+struct RceilByte {
+  static ASSAY_QUANT_INLINE std::int32_t of(std::int32_t bits) {
+    const std::int32_t v = bits_of(float_of(bits) * one_sixth);
+    return v > 0x00400000 ? (v + 0x7fffff) >> 23 : 0;
+  }
+};
+// In (2, 4]: the power of two not below am, divided by 4.
+struct CeilByte {
+  static ASSAY_QUANT_INLINE std::int32_t of(std::int32_t bits) { return ((bits + 0x7fffff) >> 23) - 2; }
+};
+using Floor = PowerOfTwo<FloorByte>;
+using Even = PowerOfTwo<EvenByte>;
+using Rceil = PowerOfTwo<RceilByte>;
+using Ceil = PowerOfTwo<CeilByte>;
+
+// Sum of the errors of n elements `stride` apart under a scale, one after the other: what two candidates are compared
+// by. In a 16x16 tile this is one row, and the rows' sums are added as a tree: tile_sum().
+template <class Rule>
+ASSAY_QUANT_INLINE float error_sum(const Rule& rule, const Scale& scale, const float* x, int n, std::int64_t stride) {
+  float sum = 0;
+  for (int i = 0; i < n; ++i) {
+    const float value = x[i * stride];
+    sum += rule.error(round_e2m1(scaled<Rule::divides>(value, scale.encode)), scale.stored, value);
+  }
+  return sum;
+}
+
+// TransformerEngine's order over the 16 rows of a tile (a warp's shuffle tree): halves are added until one is left.
+ASSAY_QUANT_INLINE float tile_sum(float (&rows)[16]) {
+  for (int half = 8; half > 0; half /= 2) {
+    for (int r = 0; r < half; ++r) rows[r] += rows[r + half];
+  }
+  return rows[0];
+}
+
+// The scale of a block whose n elements (missing ones are zeros, they add no error) lie `stride` apart.
+template <class Rule>
+ASSAY_QUANT_INLINE Scale choose(const Rule& rule, float am, const float* x, int n, std::int64_t stride) {
+  const Scale first = rule(am);
+  if constexpr (Rule::candidates == 2) {
+    const Scale second = rule.second(am);
+    // Strictly: a tie takes the first.
+    if (error_sum(rule, second, x, n, stride) < error_sum(rule, first, x, n, stride)) return second;
+  }
+  return first;
+}
+
+// f(Tag<Rule>{}) with the rule of a mode: the one switch over modes, in two halves.
+template <class Rule>
+struct Tag {
+  using type = Rule;
+};
+template <class F>
+ASSAY_QUANT_INLINE decltype(auto) with_nvfp4_rule(Mode mode, F&& f) {
+  switch (mode) {
+    case Mode::te46: return f(Tag<FourOverSix<true>>{});
+    case Mode::te46_mae: return f(Tag<FourOverSix<false>>{});
+    case Mode::torchao: return f(Tag<TorchAo>{});
+    case Mode::torchao_one_level: return f(Tag<OneLevel>{});
+    case Mode::ct: return f(Tag<Ct<false>>{});
+    case Mode::ct_bf16: return f(Tag<Ct<true>>{});
+    default: return f(Tag<Te>{});
+  }
+}
+template <class F>
+ASSAY_QUANT_INLINE decltype(auto) with_mxfp4_rule(Mode mode, F&& f) {
+  switch (mode) {
+    case Mode::even: return f(Tag<Even>{});
+    case Mode::rceil: return f(Tag<Rceil>{});
+    case Mode::ceil: return f(Tag<Ceil>{});
+    default: return f(Tag<Floor>{});
+  }
+}
+template <class F>
+ASSAY_QUANT_INLINE decltype(auto) with_rule(Mode mode, F&& f) {
+  if (is_mxfp4(mode)) return with_mxfp4_rule(mode, f);
+  return with_nvfp4_rule(mode, f);
+}
 
 }  // namespace assay::quant::block

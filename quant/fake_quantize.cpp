@@ -3,230 +3,124 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <cmath>
 #include <cstddef>
 #include <vector>
 
-#include "quant/block.h"
 #include "quant/reference.h"
+#include "quant/simd/kernels.h"
 
 namespace assay::quant {
 namespace {
 
-using namespace block;
+constexpr std::array<std::string_view, 4> path_names{"reference", "generic", "avx2", "avx512"};
 
-struct Job {
-  Spec spec;
-  float tensor_max;
-  const float* in;
-  float* out;
-  std::int64_t rows, cols;
-  int axis;
-  bool count;                  // whether to count saturated elements
-  std::int64_t saturated = 0;  // result
-};
-
-// Blocks (axis 1) or columns (axis 0) whose scales are computed together: the divisions then vectorise, and the input
-// is still in the first-level cache when its elements are rounded.
-constexpr int lanes = 64;
-
-ASSAY_QUANT_INLINE std::int32_t max_bits(const float* x, std::int64_t n) {
-  std::int32_t m = 0;
-  for (std::int64_t i = 0; i < n; ++i) m = larger(m, abs_bits(x[i]));
-  return m;
+// All elements in fp32, row by row: statistics have one order of summation, whatever the memory.
+std::vector<float> values(const ConstView& x) {
+  std::vector<float> all;
+  all.reserve(static_cast<std::size_t>(x.rows * x.cols));
+  for (std::int64_t r = 0; r < x.rows; ++r)
+    for (std::int64_t c = 0; c < x.cols; ++c) all.push_back(element(x, r, c));
+  return all;
 }
 
-ASSAY_QUANT_INLINE float finite_max_of(const float* x, std::int64_t n) {
-  std::int32_t m = max_bits(x, n);
-  if (m >= infinity_bits) {
-    m = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      const std::int32_t bits = abs_bits(x[i]);
-      m = larger(m, bits < infinity_bits ? bits : 0);
-    }
-  }
-  return float_of(m);
-}
+using simd::Job;
+using simd::Kernels;
+using simd::lanes;
 
-template <bool Count>
-ASSAY_QUANT_INLINE float element(float x, float encode, float decode, std::int32_t& saturated) {
-  const float q = round_e2m1(x * encode);
-  if constexpr (Count) saturated += abs_bits(q) == 0x40c00000;
-  return q * decode;
-}
-
-// n <= lanes whole blocks, one after the other in memory.
-template <int B, bool Count, class Rule>
-ASSAY_QUANT_INLINE void consecutive_blocks(Job& job, const Rule& rule, float tensor_max, const float* in, float* out,
-                                           int n) {
-  std::int32_t maxima[lanes];
-  float encode[lanes], decode[lanes];
-  std::int32_t worst = 0;
-  for (int b = 0; b < n; ++b) {
-    std::int32_t m = 0;
-#pragma GCC unroll 1  // or 16 steps are unrolled before the vectoriser sees them
-    for (int i = 0; i < B; ++i) m = larger(m, abs_bits(in[b * B + i]));
-    maxima[b] = m;
-    worst = larger(worst, m);
-  }
-  if (worst >= infinity_bits) {
-    for (int b = 0; b < n; ++b) job.saturated += reference_block(job.spec, tensor_max, in + b * B, out + b * B, B, 1);
-    return;
-  }
-  for (int b = 0; b < n; ++b) {
-    const Scale scale = rule(float_of(maxima[b]));
-    encode[b] = scale.encode;
-    decode[b] = scale.decode;
-  }
-  std::int32_t saturated = 0;
-  for (int b = 0; b < n; ++b) {
-    const float to_code = encode[b], from_code = decode[b];
-#pragma GCC unroll 1
-    for (int i = 0; i < B; ++i) out[b * B + i] = element<Count>(in[b * B + i], to_code, from_code, saturated);
-  }
-  job.saturated += saturated;
-}
-
-// n elements along memory: whole blocks, then a partial one, padded with zeros.
-template <int B, bool Count, class Rule>
-ASSAY_QUANT_INLINE void line(Job& job, const Rule& rule, float tensor_max, const float* in, float* out,
-                             std::int64_t n) {
-  const std::int64_t whole = n / B;
-  for (std::int64_t b = 0; b < whole; b += lanes) {
-    consecutive_blocks<B, Count>(job, rule, tensor_max, in + b * B, out + b * B,
-                                 static_cast<int>(std::min<std::int64_t>(lanes, whole - b)));
-  }
-  const int rest = static_cast<int>(n - whole * B);
-  if (rest > 0) {
-    float buffer[B] = {};
-    for (int i = 0; i < rest; ++i) buffer[i] = in[whole * B + i];
-    consecutive_blocks<B, Count>(job, rule, tensor_max, buffer, buffer, 1);
-    for (int i = 0; i < rest; ++i) out[whole * B + i] = buffer[i];
-  }
-}
-
-// One strip of height <= B rows and width <= lanes columns; each column is a block.
-template <bool Count, class Rule>
-ASSAY_QUANT_INLINE void column_blocks(Job& job, const Rule& rule, const float* in, float* out, int height, int width) {
-  const std::ptrdiff_t stride = job.cols;
-  std::int32_t maxima[lanes] = {};
-  float encode[lanes], decode[lanes];
-  for (int r = 0; r < height; ++r) {
-    const float* row = in + r * stride;
-    for (int c = 0; c < width; ++c) maxima[c] = larger(maxima[c], abs_bits(row[c]));
-  }
-  std::int32_t worst = 0;
-  for (int c = 0; c < width; ++c) worst = larger(worst, maxima[c]);
-  if (worst >= infinity_bits) {
-    for (int c = 0; c < width; ++c) {
-      job.saturated += reference_block(job.spec, job.tensor_max, in + c, out + c, height, stride);
-    }
-    return;
-  }
-  for (int c = 0; c < width; ++c) {
-    const Scale scale = rule(float_of(maxima[c]));
-    encode[c] = scale.encode;
-    decode[c] = scale.decode;
-  }
-  std::int32_t saturated = 0;
-  for (int r = 0; r < height; ++r) {
-    const float* from = in + r * stride;
-    float* to = out + r * stride;
-    for (int c = 0; c < width; ++c) to[c] = element<Count>(from[c], encode[c], decode[c], saturated);
-  }
-  job.saturated += saturated;
-}
-
-template <int B, bool Count, class Rule>
-ASSAY_QUANT_INLINE void matrix(Job& job) {
-  if (job.axis == 0) {
-    const Rule rule(job.tensor_max);
-    for (std::int64_t r = 0; r < job.rows; r += B) {
-      const int height = static_cast<int>(std::min<std::int64_t>(B, job.rows - r));
-      for (std::int64_t c = 0; c < job.cols; c += lanes) {
-        const int width = static_cast<int>(std::min<std::int64_t>(lanes, job.cols - c));
-        const std::int64_t at = r * job.cols + c;
-        column_blocks<Count>(job, rule, job.in + at, job.out + at, height, width);
-      }
-    }
-  } else if (job.spec.scope == Scope::row && job.spec.mode == Mode::te) {
-    for (std::int64_t r = 0; r < job.rows; ++r) {
-      const float row_max = finite_max_of(job.in + r * job.cols, job.cols);
-      line<B, Count>(job, Rule(row_max), row_max, job.in + r * job.cols, job.out + r * job.cols, job.cols);
-    }
-  } else {
-    const Rule rule(job.tensor_max);
-    // Rows of whole blocks are one long line.
-    const bool joined = job.cols % B == 0;
-    const std::int64_t lines = joined ? 1 : job.rows, length = joined ? job.rows * job.cols : job.cols;
-    for (std::int64_t r = 0; r < lines; ++r) {
-      line<B, Count>(job, rule, job.tensor_max, job.in + r * length, job.out + r * length, length);
-    }
-  }
-}
-
-template <bool Count>
-ASSAY_QUANT_INLINE void by_mode(Job& job) {
-  switch (job.spec.mode) {
-    case Mode::te: matrix<16, Count, Te>(job); break;
-    case Mode::torchao_one_level: matrix<16, Count, OneLevel>(job); break;
-    case Mode::floor: matrix<32, Count, Floor>(job); break;
-  }
-}
-
-// Everything above is inlined into these, so each holds the code for its own processor.
-void run_generic(Job& job) { job.count ? by_mode<true>(job) : by_mode<false>(job); }
-float finite_max_generic(const float* x, std::int64_t n) { return finite_max_of(x, n); }
-
+const Kernels& kernels(Path path) {
 #if defined(__x86_64__)
-#define ASSAY_AVX2 __attribute__((target("arch=x86-64-v3")))
-ASSAY_AVX2 void run_avx2(Job& job) { job.count ? by_mode<true>(job) : by_mode<false>(job); }
-ASSAY_AVX2 float finite_max_avx2(const float* x, std::int64_t n) { return finite_max_of(x, n); }
+  if (path == Path::avx512) return simd::avx512;
+  if (path == Path::avx2) return simd::avx2;
 #endif
+  return simd::generic;
+}
 
-void run_reference(Job& job) {
-  const int block_size = job.spec.block();
-  if (job.axis == 0) {
-    for (std::int64_t r = 0; r < job.rows; r += block_size) {
-      const int n = static_cast<int>(std::min<std::int64_t>(block_size, job.rows - r));
-      for (std::int64_t c = 0; c < job.cols; ++c) {
-        const std::int64_t at = r * job.cols + c;
-        job.saturated += reference_block(job.spec, job.tensor_max, job.in + at, job.out + at, n, job.cols);
-      }
-    }
-    return;
-  }
-  for (std::int64_t r = 0; r < job.rows; ++r) {
-    const float* row = job.in + r * job.cols;
-    float a = job.tensor_max;
-    if (job.spec.scope == Scope::row) {
-      a = 0;
-      for (std::int64_t c = 0; c < job.cols; ++c) {
-        if (std::isfinite(row[c])) a = std::max(a, std::fabs(row[c]));
-      }
-    }
-    for (std::int64_t c = 0; c < job.cols; c += block_size) {
-      const int n = static_cast<int>(std::min<std::int64_t>(block_size, job.cols - c));
-      job.saturated += reference_block(job.spec, a, row + c, job.out + r * job.cols + c, n, 1);
+// Unit strides of fp32 are worked on where they lie; all else goes through a buffer in the first-level cache.
+bool direct(const Job& job) {
+  return job.in.type == Type::fp32 && job.in.col_stride == 1 && job.out.col_stride == 1;
+}
+const float* at(const ConstView& x, std::int64_t r, std::int64_t c) {
+  return static_cast<const float*>(x.data) + r * x.row_stride + c;
+}
+float* at(const View& x, std::int64_t r, std::int64_t c) { return static_cast<float*>(x.data) + r * x.row_stride + c; }
+
+ConstView row(const ConstView& x, std::int64_t r) {
+  ConstView one = x;
+  one.rows = 1;
+  if (x.type == Type::fp32) one.data = static_cast<const float*>(x.data) + r * x.row_stride;
+  else one.data = static_cast<const std::uint16_t*>(x.data) + r * x.row_stride;
+  return one;
+}
+
+// n elements along row r: whole blocks, then a partial one, padded with zeros.
+void line(const Kernels& k, Job& job, float a, std::int64_t r, std::int64_t n) {
+  const int block = job.spec.block();
+  const auto blocks = block == 16 ? k.blocks_of_16 : k.blocks_of_32;
+  const std::int64_t index = (job.first_row + r) * job.in.cols;
+  float buffer[lanes * 32];
+  for (std::int64_t c = 0; c < n; c += lanes * block) {
+    const std::int64_t m = std::min<std::int64_t>(lanes * block, n - c);
+    const std::int64_t padded = (m + block - 1) / block * block;
+    const int count = static_cast<int>(padded / block);
+    if (padded == m && direct(job)) {
+      blocks(job, a, at(job.in, r, c), at(job.out, r, c), count, index + c);
+    } else {
+      k.load(job.in, r, c, m, buffer);
+      std::fill(buffer + m, buffer + padded, 0.0f);
+      blocks(job, a, buffer, buffer, count, index + c);
+      k.store(job.out, r, c, m, buffer);
     }
   }
 }
 
-constexpr std::array<std::string_view, 3> path_names{"reference", "generic", "avx2"};
+void along_rows(const Kernels& k, Job& job) {
+  const ConstView& x = job.in;
+  if (job.spec.scope == Scope::row) {
+    for (std::int64_t r = 0; r < x.rows; ++r) line(k, job, k.finite_max(row(x, r)), r, x.cols);
+    return;
+  }
+  // Rows of whole blocks, one after the other in memory, are one long line.
+  const auto contiguous = [&](const auto& v) { return v.col_stride == 1 && v.row_stride == v.cols; };
+  const bool joined = x.cols % job.spec.block() == 0 && x.rows > 0 && contiguous(x) && contiguous(job.out);
+  const std::int64_t lines = joined ? 1 : x.rows, length = joined ? x.rows * x.cols : x.cols;
+  for (std::int64_t r = 0; r < lines; ++r) line(k, job, job.tensor_max, r, length);
+}
+
+void down_columns(const Kernels& k, Job& job) {
+  const ConstView& x = job.in;
+  const int block = job.spec.block();
+  float buffer[32 * lanes];
+  for (std::int64_t r = 0; r < x.rows; r += block) {
+    const int height = static_cast<int>(std::min<std::int64_t>(block, x.rows - r));
+    for (std::int64_t c = 0; c < x.cols; c += lanes) {
+      const int width = static_cast<int>(std::min<std::int64_t>(lanes, x.cols - c));
+      const std::int64_t index = (job.first_row + r) * x.cols + c;
+      // Rows lie a power of two apart as often as not, and would push each other out of the cache: so always a buffer.
+      for (int i = 0; i < height; ++i) k.load(x, r + i, c, width, buffer + i * lanes);
+      if (direct(job)) {
+        k.strip(job, buffer, at(job.out, r, c), job.out.row_stride, height, width, index);
+      } else {
+        k.strip(job, buffer, buffer, lanes, height, width, index);
+        for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * lanes);
+      }
+    }
+  }
+}
 
 }  // namespace
 
 bool available(Path path) {
-  if (path != Path::avx2) return true;
 #if defined(__x86_64__)
-  static const bool yes = __builtin_cpu_supports("x86-64-v3");
-  return yes;
+  static const bool v3 = __builtin_cpu_supports("x86-64-v3"), v4 = __builtin_cpu_supports("x86-64-v4");
 #else
-  return false;
+  static const bool v3 = false, v4 = false;
 #endif
+  return path == Path::avx512 ? v4 : path == Path::avx2 ? v3 : true;
 }
 
-Path best_path() { return available(Path::avx2) ? Path::avx2 : Path::generic; }
+Path best_path() {
+  return available(Path::avx512) ? Path::avx512 : available(Path::avx2) ? Path::avx2 : Path::generic;
+}
 
 std::optional<Path> parse_path(std::string_view name) {
   for (std::size_t i = 0; i < path_names.size(); ++i) {
@@ -237,42 +131,45 @@ std::optional<Path> parse_path(std::string_view name) {
 
 std::string_view name(Path path) { return path_names[static_cast<std::size_t>(path)]; }
 
-float finite_max(const float* x, std::int64_t n) {
-#if defined(__x86_64__)
-  if (available(Path::avx2)) return finite_max_avx2(x, n);
-#endif
-  return finite_max_generic(x, n);
-}
+float finite_max(const ConstView& x) { return kernels(best_path()).finite_max(x); }
 
-void fake_quantize_piece(const Spec& spec, float tensor_max, const float* in, float* out, std::int64_t rows,
-                         std::int64_t cols, int axis, ErrorStats* stats, Path path) {
-  assert(axis == 0 || axis == 1);
-  assert(rows >= 0 && cols >= 0);
-  assert((spec.mode == Mode::floor) == (spec.format == Format::mxfp4));
-  assert(!(spec.scope == Scope::row && axis == 0));
+float finite_max(const float* x, std::int64_t n) { return finite_max(view(x, 1, n)); }
+
+void fake_quantize_piece(const Spec& spec, float tensor_max, const ConstView& in, const View& out, int axis,
+                         std::int64_t first_row, ErrorStats* stats, Path path) {
+  assert(objection(spec, axis).empty());
+  assert(in.rows >= 0 && in.cols >= 0 && in.rows == out.rows && in.cols == out.cols && in.type == out.type);
   assert(available(path));
-  Job job{spec, tensor_max, in, out, rows, cols, axis, stats != nullptr};
+  Job job{spec, spec.scope == Scope::fixed ? spec.static_max : tensor_max, in, out, axis, first_row, stats != nullptr};
   std::vector<float> before;
-  if (stats && in == out) before.assign(in, in + rows * cols);
-  switch (path) {
-    case Path::reference: run_reference(job); break;
-    case Path::generic: run_generic(job); break;
-    case Path::avx2:
-#if defined(__x86_64__)
-      run_avx2(job);
-#endif
-      break;
+  if (stats && in.data == out.data) before = values(in);
+  if (path == Path::reference) {
+    job.saturated = reference_piece(spec, tensor_max, in, out, axis, first_row);
+  } else if (axis == 0 || spec.tiles) {
+    down_columns(kernels(path), job);
+  } else {
+    along_rows(kernels(path), job);
   }
   if (stats) {
-    accumulate(*stats, before.empty() ? in : before.data(), out, rows * cols);
+    const std::vector<float> after = values(as_const(out));
+    if (before.empty()) before = values(in);
+    accumulate(*stats, before.data(), after.data(), static_cast<std::int64_t>(after.size()));
     stats->saturated += job.saturated;
   }
 }
 
+void fake_quantize(const Spec& spec, const ConstView& in, const View& out, int axis, ErrorStats* stats) {
+  fake_quantize_piece(spec, needs_tensor_max(spec) ? finite_max(in) : 0, in, out, axis, 0, stats);
+}
+
 void fake_quantize(const Spec& spec, const float* in, float* out, std::int64_t rows, std::int64_t cols, int axis,
                    ErrorStats* stats) {
-  const float tensor_max = needs_tensor_max(spec) ? finite_max(in, rows * cols) : 0;
-  fake_quantize_piece(spec, tensor_max, in, out, rows, cols, axis, stats);
+  fake_quantize(spec, view(in, rows, cols), view(out, rows, cols), axis, stats);
+}
+
+void fake_quantize_piece(const Spec& spec, float tensor_max, const float* in, float* out, std::int64_t rows,
+                         std::int64_t cols, int axis, ErrorStats* stats, Path path) {
+  fake_quantize_piece(spec, tensor_max, view(in, rows, cols), view(out, rows, cols), axis, 0, stats, path);
 }
 
 }  // namespace assay::quant

@@ -14,17 +14,37 @@ double ErrorStats::relative_rms() const { return sum_err2 == 0 ? 0 : std::sqrt(s
 
 double ErrorStats::relative_abs() const { return sum_abs_err == 0 ? 0 : sum_abs_err / sum_abs; }
 
+double ErrorStats::relative_damped() const { return count == 0 ? 0 : sum_damped / static_cast<double>(count); }
+
+double ErrorStats::cosine() const {
+  if (sum_x2 == 0 || sum_dq2 == 0) return sum_x2 == sum_dq2 ? 1 : 0;
+  return sum_x_dq / (std::sqrt(sum_x2) * std::sqrt(sum_dq2));
+}
+
+double ErrorStats::dead_share() const {
+  const std::int64_t all = count + non_finite;
+  return all == 0 ? 0 : static_cast<double>(dead) / static_cast<double>(all);
+}
+
+double ErrorStats::saturated_share() const {
+  const std::int64_t all = count + non_finite;
+  return all == 0 ? 0 : static_cast<double>(saturated) / static_cast<double>(all);
+}
+
 void accumulate(ErrorStats& stats, const float* x, const float* dq, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) {
     if (!std::isfinite(x[i]) || !std::isfinite(dq[i])) {
       ++stats.non_finite;
       continue;
     }
-    const double value = x[i], error = static_cast<double>(dq[i]) - value;
+    const double value = x[i], result = dq[i], error = std::fabs(result - value);
     stats.sum_x2 += value * value;
+    stats.sum_dq2 += result * result;
+    stats.sum_x_dq += value * result;
     stats.sum_err2 += error * error;
     stats.sum_abs += std::fabs(value);
-    stats.sum_abs_err += std::fabs(error);
+    stats.sum_abs_err += error;
+    if (error != 0) stats.sum_damped += error / (std::fabs(value) + stats.damping);
     ++stats.count;
     if (x[i] != 0 && dq[i] == 0) ++stats.dead;
   }

@@ -115,8 +115,20 @@ Derived derived_from_json(const json& root) {
 
 std::string config_hash(const Config& config) { return support::sha256_hex(canonical_json(config)); }
 
+std::vector<std::string> modes_of(const std::string& format) {
+  if (format == "nvfp4") return {"te", "te46", "te46_mae", "torchao", "torchao_one_level", "ct", "ct_bf16"};
+  if (format == "mxfp4") return {"floor", "even", "rceil", "ceil"};
+  return {};
+}
+
+bool has_tensor_scale(const std::string& mode) {
+  const auto modes = modes_of("nvfp4");
+  return mode != "torchao_one_level" && std::find(modes.begin(), modes.end(), mode) != modes.end();
+}
+
 std::string default_mode(const std::string& format) {
-  return format == "nvfp4" ? "te" : format == "mxfp4" ? "floor" : "";
+  const auto modes = modes_of(format);
+  return modes.empty() ? "" : modes.front();
 }
 
 // Words that have no effect on what is computed are left out, so that two labels are equal when the arithmetic is.
@@ -129,7 +141,7 @@ std::string quant_label(const QuantConfig& quant) {
   if (activations) label += " " + quant.hook;
   if (weights) label += " " + quant.blocking;
   if (activations) label += quant.ste ? " ste" : " no-ste";
-  if (activations && mode == "te" && quant.tensor_scale == "row") label += " row-scale";
+  if (activations && has_tensor_scale(mode) && quant.tensor_scale == "row") label += " row-scale";
   if (quant.apply_during != "both") label += " " + quant.apply_during + "-only";
   if (quant.targets != QuantConfig{}.targets) {
     label += " on";

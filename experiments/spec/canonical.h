@@ -21,6 +21,10 @@ Derived derived_from_json(const nlohmann::json& json);
 // Lower-case hexadecimal SHA-256 of canonical_json(config).
 std::string config_hash(const Config& config);
 
+// The words of quant.mode for a format, as quant/formats.h names them, the default first; none: empty.
+std::vector<std::string> modes_of(const std::string& format);
+// Whether a mode has an fp32 scale over the tensor (or token), which quant.tensor_scale is about.
+bool has_tensor_scale(const std::string& mode);
 // The mode that an empty quant.mode stands for: nvfp4: te; mxfp4: floor; none: empty.
 std::string default_mode(const std::string& format);
 

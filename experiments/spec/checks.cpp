@@ -58,14 +58,17 @@ class Checker {
   void quantizer() {
     const QuantConfig& q = c_.quant;
     if (q.format == "none") return;
-    const bool nvfp4 = q.format == "nvfp4";
     const std::string mode = q.mode.empty() ? default_mode(q.format) : q.mode;
-    const bool fits = nvfp4 ? mode == "te" || mode == "torchao_one_level" : mode == "floor";
+    std::string wanted;
+    bool fits = false;
+    for (const std::string& one : modes_of(q.format)) {
+      wanted += (wanted.empty() ? "\"" : ", \"") + one + "\"";
+      fits = fits || one == mode;
+    }
     refuse_if(!fits, {"quant.mode", "quant.format"},
-              "quant.mode = \"" + mode + "\" is no mode of " + q.format + "; wanted " +
-                  (nvfp4 ? "\"te\" or \"torchao_one_level\"" : "\"floor\""));
-    refuse_if(fits && q.tensor_scale == "row" && mode != "te", {"quant.tensor_scale", "quant.mode", "quant.format"},
-              "quant.tensor_scale = \"row\" belongs to nvfp4/te; " + q.format + "/" + mode + " has no tensor scale");
+              "quant.mode = \"" + mode + "\" is no mode of " + q.format + "; wanted one of " + wanted);
+    refuse_if(fits && q.tensor_scale == "row" && !has_tensor_scale(mode), {"quant.tensor_scale", "quant.mode", "quant.format"},
+              "quant.tensor_scale = \"row\" needs a mode with a tensor scale; " + q.format + "/" + mode + " has none");
     if (layers_ < 0 || settled_.unknown.contains("quant.exclude") || settled_.unknown.contains("lora.targets")) return;
     try {
       for (const std::string& entry : idle_exclusions(q, c_.lora, layers_))

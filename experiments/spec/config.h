@@ -40,7 +40,7 @@ struct LoraConfig {
 // What is quantized, where and when. See docs/quantization.md for the words.
 struct QuantConfig {
   std::string format = "none";            // none | nvfp4 | mxfp4
-  std::string mode;                       // nvfp4: te (default) | torchao_one_level; mxfp4: floor (default)
+  std::string mode;                       // nvfp4: te (default) ...; mxfp4: floor (default) ...; empty: the default
   std::string injection_point = "both";   // weight | activation | both
   std::string apply_during = "both";      // training | rollout | both
   std::string hook = "pre";               // pre: a module's input; post: its output

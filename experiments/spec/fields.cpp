@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "experiments/spec/canonical.h"
 #include "experiments/spec/modules.h"
 #include "support/suggest.h"
 
@@ -33,6 +34,9 @@ Rule from_below(double low, double high) {
 
 std::vector<Field> make_fields() {
   const Strings projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  Strings modes = {""};
+  for (const char* format : {"nvfp4", "mxfp4"})
+    for (const std::string& mode : modes_of(format)) modes.push_back(mode);
   return {
       {ASSAY_KEY(model.path), path(), "Hugging Face folder: config.json, *.safetensors, tokenizer.json"},
       {ASSAY_KEY(model.dtype), one_of({"fp32"}), "arithmetic outside the quantized products"},
@@ -53,15 +57,16 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(lora.targets), one_of(projections), "projections that get an adapter, in every layer"},
 
       {ASSAY_KEY(quant.format), one_of({"none", "nvfp4", "mxfp4"}), "FP4 format"},
-      {ASSAY_KEY(quant.mode), one_of({"", "te", "torchao_one_level", "floor"}),
-       "arithmetic of the format; nvfp4: te, torchao_one_level; mxfp4: floor; empty: the first of its format"},
+      {ASSAY_KEY(quant.mode), one_of(modes),
+       "arithmetic of the format; nvfp4: te, te46, te46_mae, torchao, torchao_one_level, ct, ct_bf16; mxfp4: floor, even, "
+       "rceil, ceil; empty: the first of its format"},
       {ASSAY_KEY(quant.injection_point), one_of({"weight", "activation", "both"}), "what is quantized"},
       {ASSAY_KEY(quant.apply_during), one_of({"training", "rollout", "both"}), "when it is quantized"},
       {ASSAY_KEY(quant.hook), one_of({"pre", "post"}), "activations: a module's input (pre) or its output (post)"},
       {ASSAY_KEY(quant.blocking), one_of({"row", "column"}),
        "weights: blocks along in_features (row) or along out_features (column)"},
       {ASSAY_KEY(quant.tensor_scale), one_of({"tensor", "row"}),
-       "activations of nvfp4/te: one fp32 scale per tensor, or one per token"},
+       "activations of nvfp4 (not torchao_one_level): one fp32 scale per tensor, or one per token"},
       {ASSAY_KEY(quant.ste), any(), "straight-through estimator behind the activation quantizer"},
       {ASSAY_KEY(quant.targets), one_of(projections), "projections that are quantized"},
       {ASSAY_KEY(quant.exclude), modules(), "modules left alone: exact names, or anchored patterns written ^…$"},
@@ -140,13 +145,6 @@ constexpr std::array missing = std::to_array<Missing>({
     {"quant.smooth", "", "activations are not smoothed"},
     {"quant.kv_cache", "", "the key/value cache is not quantized"},
     {"quant.non_finite", "", "NaN and Inf always turn their block to NaN in a run"},
-    {"quant.mode", "\"te46\"", "NVFP4 has te and torchao_one_level"},
-    {"quant.mode", "\"torchao\"", "NVFP4 has te and torchao_one_level"},
-    {"quant.mode", "\"ct\"", "NVFP4 has te and torchao_one_level"},
-    {"quant.mode", "\"ct_bf16\"", "NVFP4 has te and torchao_one_level"},
-    {"quant.mode", "\"even\"", "MXFP4 has floor"},
-    {"quant.mode", "\"rceil\"", "MXFP4 has floor"},
-    {"quant.mode", "\"ceil\"", "MXFP4 has floor"},
     {"quant.blocking", "\"2d\"", "weight blocks run along a row or a column"},
     {"quant.format", "\"fp8\"", "the formats are nvfp4 and mxfp4"},
     {"quant.format", "\"int4\"", "the formats are nvfp4 and mxfp4"},

@@ -2,12 +2,14 @@
 #include <bit>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "catch.h"
 #include "quant/block.h"
 #include "quant/formats.h"
+#include "quant/half.h"
 
 using namespace assay::quant;
 
@@ -116,6 +118,7 @@ TEST_CASE("every code decodes as in ml_dtypes and encodes back to itself") {
   check("e2m1", decode_e2m1, 16);
   check("e4m3", decode_e4m3, 256);
   check("e8m0", decode_e8m0, 256);
+  for (int c = 0; c < 255; ++c) CHECK(int(encode_e8m0(decode_e8m0(static_cast<std::uint8_t>(c)))) == c);
   for (int c = 0; c < 16; ++c) CHECK(int(encode_e2m1(decode_e2m1(static_cast<std::uint8_t>(c)))) == c);
   for (int c = 0; c < 256; ++c) CHECK(int(encode_e4m3(decode_e4m3(static_cast<std::uint8_t>(c)))) == c);
 }
@@ -130,10 +133,80 @@ TEST_CASE("format and mode names") {
   CHECK(parse_mode(Format::nvfp4, "torchao_one_level") == Mode::torchao_one_level);
   CHECK_FALSE(parse_mode(Format::nvfp4, "floor"));
   CHECK_FALSE(parse_mode(Format::mxfp4, "te"));
-  CHECK(mode_names(Format::nvfp4) == std::vector<std::string>{"te", "torchao_one_level"});
-  CHECK(mode_names(Format::mxfp4) == std::vector<std::string>{"floor"});
+  CHECK(mode_names(Format::nvfp4) ==
+        std::vector<std::string>{"te", "te46", "te46_mae", "torchao", "torchao_one_level", "ct", "ct_bf16"});
+  CHECK(mode_names(Format::mxfp4) == std::vector<std::string>{"floor", "even", "rceil", "ceil"});
   for (Format format : {Format::nvfp4, Format::mxfp4}) {
     CHECK(parse_format(name(format)) == format);
     for (const std::string& mode : mode_names(format)) CHECK(name(*parse_mode(format, mode)) == mode);
   }
+}
+
+TEST_CASE("names of scopes, policies, roundings and types are read back") {
+  for (Scope v : {Scope::tensor, Scope::row, Scope::fixed}) CHECK(parse_scope(name(v)) == v);
+  for (NonFinite v : {NonFinite::propagate, NonFinite::hw_saturate}) CHECK(parse_non_finite(name(v)) == v);
+  for (Rounding v : {Rounding::nearest_even, Rounding::stochastic}) CHECK(parse_rounding(name(v)) == v);
+  for (Type v : {Type::fp32, Type::bf16, Type::fp16}) CHECK(parse_type(name(v)) == v);
+  CHECK(parse_scope("static") == Scope::fixed);
+  CHECK_FALSE(parse_scope("fixed"));
+  CHECK_FALSE(parse_type(""));
+}
+
+TEST_CASE("what a spec cannot be is said in a sentence") {
+  CHECK(objection({}, 0).empty());
+  CHECK(objection({}, 1).empty());
+  CHECK_FALSE(objection({}, 2).empty());
+  CHECK_FALSE(objection({.format = Format::mxfp4, .mode = Mode::te}, 1).empty());
+  CHECK_FALSE(objection({.format = Format::nvfp4, .mode = Mode::floor}, 1).empty());
+  CHECK_FALSE(objection({.format = Format::mxfp4, .mode = Mode::even, .scope = Scope::row}, 1).empty());
+  CHECK_FALSE(objection({.mode = Mode::torchao_one_level, .scope = Scope::fixed, .static_max = 1}, 1).empty());
+  CHECK(objection({.scope = Scope::row}, 1).empty());
+  CHECK_FALSE(objection({.scope = Scope::row}, 0).empty());
+  CHECK_FALSE(objection({.scope = Scope::row, .tiles = true}, 1).empty());
+  CHECK_FALSE(objection({.scope = Scope::fixed, .static_max = -1}, 1).empty());
+  CHECK_FALSE(objection({.scope = Scope::fixed, .static_max = INFINITY}, 1).empty());
+  CHECK_FALSE(objection({.format = Format::mxfp4, .mode = Mode::floor, .tiles = true}, 1).empty());
+  CHECK_FALSE(objection({.mode = Mode::te46, .rounding = Rounding::stochastic}, 1).empty());
+}
+
+TEST_CASE("bf16 and fp16: every encoding decodes and encodes back to itself, fast and slow alike") {
+  int wrong = 0, nan = 0;
+  for (std::uint32_t i = 0; i < 65536; ++i) {
+    const auto h = static_cast<std::uint16_t>(i);
+    const float b = decode_bf16(h), f = decode_fp16(h);
+    if (std::isnan(b)) wrong += !std::isnan(block::from_bf16(h)) || !std::isnan(decode_bf16(block::to_bf16(b))), ++nan;
+    else wrong += block::from_bf16(h) != b || encode_bf16(b) != h || block::to_bf16(b) != h;
+    if (std::isnan(f)) wrong += !std::isnan(block::from_fp16(h)) || !std::isnan(decode_fp16(block::to_fp16(f))), ++nan;
+    else wrong += block::from_fp16(h) != f || encode_fp16(f) != h || block::to_fp16(f) != h;
+  }
+  CHECK(nan == 2 * 127 + 2 * 1023);
+  CHECK(wrong == 0);
+  CHECK(decode_fp16(0x3555) == 0x1.554p-2f);
+  CHECK(decode_fp16(0x0001) == 0x1p-24f);
+  CHECK(decode_fp16(0x7bff) == 65504);
+}
+
+TEST_CASE("rounding to bf16 and fp16: ties to even at and beside every midpoint, Inf beyond the largest") {
+  int wrong = 0, compared = 0;
+  for (std::uint32_t i = 0; i + 1 < 0x7f80; ++i) {
+    const auto lower = static_cast<std::uint16_t>(i), upper = static_cast<std::uint16_t>(i + 1);
+    for (const bool bf16 : {true, false}) {
+      if (!bf16 && i + 1 >= 0x7c00) continue;
+      const auto decode = bf16 ? decode_bf16 : decode_fp16;
+      const auto encode = bf16 ? encode_bf16 : encode_fp16;
+      const float middle = static_cast<float>((double(decode(lower)) + double(decode(upper))) / 2);
+      for (const float x : {middle, std::nextafter(middle, 0.0f), std::nextafter(middle, 1e38f)}) {
+        const std::uint16_t expected = x == middle ? (i & 1 ? upper : lower) : x < middle ? lower : upper;
+        if (x == decode(lower) || x == decode(upper)) continue;  // the step of fp32 is the step of bf16's subnormals
+        ++compared;
+        wrong += encode(x) != expected || (bf16 ? block::to_bf16(x) : block::to_fp16(x)) != expected;
+        wrong += encode(-x) != (expected | 0x8000) || (bf16 ? block::to_bf16(-x) : block::to_fp16(-x)) != (expected | 0x8000);
+      }
+    }
+  }
+  CHECK(compared > 190000);
+  CHECK(wrong == 0);
+  for (const float x : {65520.0f, 1e6f, INFINITY}) CHECK((encode_fp16(x) == 0x7c00 && block::to_fp16(x) == 0x7c00));
+  CHECK(encode_fp16(65519) == 0x7bff);
+  CHECK(encode_bf16(std::numeric_limits<float>::max()) == 0x7f80);
 }

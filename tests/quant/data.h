@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "catch.h"
 #include "quant/reference.h"
 
 namespace assay::quant::test {
@@ -19,19 +20,34 @@ struct Named {
   Spec spec;
 };
 
+// Every mode, then what scopes and tiles add.
 inline std::vector<Named> all_specs() {
-  return {{"te", {Format::nvfp4, Mode::te}},
-          {"te, scope row", {Format::nvfp4, Mode::te, Scope::row}},
-          {"torchao_one_level", {Format::nvfp4, Mode::torchao_one_level}},
-          {"floor", {Format::mxfp4, Mode::floor}}};
+  std::vector<Named> specs;
+  for (Format format : {Format::nvfp4, Format::mxfp4}) {
+    for (const std::string& mode : mode_names(format)) specs.push_back({mode, {format, *parse_mode(format, mode)}});
+  }
+  for (Mode mode : {Mode::te, Mode::te46, Mode::torchao, Mode::ct, Mode::ct_bf16}) {
+    specs.push_back({std::string(name(mode)) + ", scope row", {Format::nvfp4, mode, Scope::row}});
+  }
+  for (Mode mode : {Mode::te, Mode::te46_mae, Mode::torchao_one_level, Mode::ct}) {
+    specs.push_back({std::string(name(mode)) + ", tiles", {.mode = mode, .tiles = true}});
+  }
+  return specs;
 }
+
+inline bool takes_axis(const Spec& spec, int axis) { return objection(spec, axis).empty(); }
 
 inline std::vector<Path> available_paths() {
   std::vector<Path> paths;
-  for (Path path : {Path::reference, Path::generic, Path::avx2}) {
+  for (Path path : {Path::reference, Path::generic, Path::avx2, Path::avx512}) {
     if (available(path)) paths.push_back(path);
   }
   return paths;
+}
+
+inline void report_missing_paths(const std::string& what) {
+  if (!available(Path::avx2)) assay::test::report_skipped(what + " on avx2", "the processor has no x86-64-v3");
+  if (!available(Path::avx512)) assay::test::report_skipped(what + " on avx512", "the processor has no x86-64-v4");
 }
 
 inline std::vector<float> normal(std::int64_t n, std::uint32_t seed, float sigma = 1) {

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "experiments/spec/canonical.h"
 #include "trainer/grpo/doctor.h"
 #include "trainer/grpo/metrics_log.h"
 
@@ -138,8 +139,8 @@ void judge_attachment(const Measurements& m, std::vector<Finding>& findings) {
 
 void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
   const auto& quant = m.config.quant;
-  // Only NVFP4's `te` has an fp32 tensor scale, and only where activations are quantized does it depend on the batch.
-  const bool batch_dependent = quant.format == "nvfp4" && quant.mode != "torchao_one_level" &&
+  // Where activations are quantized, a mode's fp32 tensor scale depends on the batch.
+  const bool batch_dependent = quant.format == "nvfp4" && spec::has_tensor_scale(quant.mode) &&
                                quant.injection_point != "weight" && quant.tensor_scale == "tensor";
   const std::string gap = format("over %lld tokens the log-probs differ by %.4f on average and %.3f at most; KL about %.5f a token",
                                  static_cast<long long>(m.tokens), m.gap_mean, m.gap_max, m.gap_k3);

@@ -1,0 +1,12 @@
+#if defined(__x86_64__)
+
+#define ASSAY_TARGET __attribute__((target("arch=x86-64-v4", "prefer-vector-width=512")))
+#include "quant/simd/loops.h"
+
+namespace assay::quant::simd {
+
+const Kernels avx512{finite_max_of, load, store, consecutive_blocks<16>, consecutive_blocks<32>, strip};
+
+}  // namespace assay::quant::simd
+
+#endif

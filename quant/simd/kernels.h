@@ -1,0 +1,45 @@
+// The loops over one chunk, one set a processor, and the job that they work on.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/fake_quantize.h"
+
+namespace assay::quant::simd {
+
+// Blocks (axis 1) or columns (axis 0, tiles) of a chunk.
+constexpr int lanes = 128;
+
+struct Job {
+  Spec spec;
+  float tensor_max;  // A, whatever its scope, but for Scope::row
+  ConstView in;
+  View out;
+  int axis;
+  std::int64_t first_row;
+  bool count;                  // whether to count saturated elements
+  std::int64_t saturated = 0;  // result
+};
+
+struct Kernels {
+  float (*finite_max)(const ConstView& x);
+  // n elements along a row from (r, c) on, to fp32 in a buffer and back.
+  void (*load)(const ConstView& x, std::int64_t r, std::int64_t c, std::int64_t n, float* to);
+  void (*store)(const View& x, std::int64_t r, std::int64_t c, std::int64_t n, const float* from);
+  // n <= lanes whole blocks of 16 or 32, one after the other in memory, under the tensor's (or row's) maximum `a`.
+  // in == out is allowed. `index`: the first element's place in the matrix.
+  void (*blocks_of_16)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
+  void (*blocks_of_32)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
+  // A strip of `height` rows (a block, or less) and `width` <= lanes columns: each column is a block, or every 16 a tile.
+  // `in` is a buffer of `lanes` columns; out may be the same.
+  void (*strip)(Job& job, const float* in, float* out, std::ptrdiff_t out_stride, int height, int width,
+                std::int64_t index);
+};
+
+extern const Kernels generic;
+#if defined(__x86_64__)
+extern const Kernels avx2, avx512;
+#endif
+
+}  // namespace assay::quant::simd

@@ -1,0 +1,331 @@
+// The loops of the fast paths over block.h, vectorised by the compiler for one processor: generic.cpp, avx2.cpp and
+// avx512.cpp each include this once, with ASSAY_TARGET defined as the processor's function attribute (an attribute, and
+// not the compiler's option for the whole file: inline functions of other headers stay baseline code).
+//
+// A chunk's maxima, its scales and its elements are each one loop: the divisions of the scales then vectorise too, and
+// the input is still in the first-level cache when its elements are rounded.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/block.h"
+#include "quant/half.h"
+#include "quant/reference.h"
+#include "quant/simd/kernels.h"
+
+#define ASSAY_QUANT_LAMBDA __attribute__((always_inline))
+
+namespace assay::quant::simd {
+namespace {
+
+using namespace block;
+
+ASSAY_QUANT_INLINE std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// ---- maxima ----
+ASSAY_QUANT_INLINE std::int32_t max_bits(const float* x, std::int64_t n) {
+  std::int32_t m = 0;
+  for (std::int64_t i = 0; i < n; ++i) m = larger(m, abs_bits(x[i]));
+  return m;
+}
+
+ASSAY_TARGET float finite_max_fp32(const float* x, std::int64_t n) {
+  std::int32_t m = max_bits(x, n);
+  if (m >= infinity_bits) {
+    m = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int32_t bits = abs_bits(x[i]);
+      m = larger(m, bits < infinity_bits ? bits : 0);
+    }
+  }
+  return float_of(m);
+}
+
+// Of bf16 or fp16: their absolute values compare like their bits too. `infinity`: those of Inf.
+ASSAY_TARGET std::int16_t finite_max_16(const std::int16_t* x, std::int64_t n, std::int16_t infinity) {
+  std::int16_t m = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int16_t bits = x[i] & 0x7fff;
+    m = m > bits ? m : bits;
+  }
+  if (m >= infinity) {
+    m = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int16_t bits = x[i] & 0x7fff;
+      if (bits < infinity) m = m > bits ? m : bits;
+    }
+  }
+  return m;
+}
+
+// ---- elements of any type and stride, to fp32 in the cache and back ----
+ASSAY_TARGET void load(const ConstView& x, std::int64_t r, std::int64_t c, std::int64_t n, float* to) {
+  const std::ptrdiff_t first = r * x.row_stride + c * x.col_stride, stride = x.col_stride;
+  if (x.type == Type::fp32) {
+    const float* from = static_cast<const float*>(x.data) + first;
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = from[i];
+    else for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+    return;
+  }
+  const std::uint16_t* from = static_cast<const std::uint16_t*>(x.data) + first;
+  if (x.type == Type::bf16) {
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = from_bf16(from[i]);
+    else for (std::int64_t i = 0; i < n; ++i) to[i] = from_bf16(from[i * stride]);
+  } else {
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = from_fp16(from[i]);
+    else for (std::int64_t i = 0; i < n; ++i) to[i] = from_fp16(from[i * stride]);
+  }
+}
+
+ASSAY_TARGET void store(const View& x, std::int64_t r, std::int64_t c, std::int64_t n, const float* from) {
+  const std::ptrdiff_t first = r * x.row_stride + c * x.col_stride, stride = x.col_stride;
+  if (x.type == Type::fp32) {
+    float* to = static_cast<float*>(x.data) + first;
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = from[i];
+    else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = from[i];
+    return;
+  }
+  std::uint16_t* to = static_cast<std::uint16_t*>(x.data) + first;
+  if (x.type == Type::bf16) {
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = to_bf16(from[i]);
+    else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = to_bf16(from[i]);
+  } else {
+    if (stride == 1) for (std::int64_t i = 0; i < n; ++i) to[i] = to_fp16(from[i]);
+    else for (std::int64_t i = 0; i < n; ++i) to[i * stride] = to_fp16(from[i]);
+  }
+}
+
+ASSAY_TARGET float finite_max_of(const ConstView& x) {
+  const bool packed = x.col_stride == 1 && x.row_stride == x.cols;
+  const std::int64_t rows = packed ? (x.rows * x.cols > 0) : x.rows, cols = packed ? x.rows * x.cols : x.cols;
+  float m = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float row_max = 0;
+    if (x.col_stride != 1) {
+      float buffer[1024];
+      for (std::int64_t c = 0; c < cols; c += 1024) {
+        const std::int64_t n = least(1024, cols - c);
+        load(x, r, c, n, buffer);
+        const float part = finite_max_fp32(buffer, n);
+        row_max = part > row_max ? part : row_max;
+      }
+    } else if (x.type == Type::fp32) {
+      row_max = finite_max_fp32(static_cast<const float*>(x.data) + r * x.row_stride, cols);
+    } else {
+      const auto* row = static_cast<const std::int16_t*>(x.data) + r * x.row_stride;
+      const bool bf16 = x.type == Type::bf16;
+      const auto bits = static_cast<std::uint16_t>(finite_max_16(row, cols, bf16 ? 0x7f80 : 0x7c00));
+      row_max = bf16 ? from_bf16(bits) : from_fp16(bits);
+    }
+    m = row_max > m ? row_max : m;
+  }
+  return m;
+}
+
+// ---- scales ----
+// How a chunk's blocks lie, for what Four-over-Six needs: the sum of each block's errors, 16 elements a block, under one
+// scale each. n: blocks, or columns.
+struct Layout {
+  enum class Kind { rows, columns, tiles } kind;
+  const float* x;
+  std::ptrdiff_t stride = 0;  // columns, tiles
+  int height = 0;
+};
+
+template <class Rule>
+ASSAY_QUANT_INLINE float error_of(const Rule& rule, float x, float encode, float stored) {
+  return rule.error(round_e2m1(scaled<Rule::divides>(x, encode)), stored, x);
+}
+
+template <class Rule>
+ASSAY_TARGET void error_sums(const Rule& rule, const Layout& layout, const float* encode, const float* stored, int n,
+                             float* sums) {
+  const float* x = layout.x;
+  for (int b = 0; b < n; ++b) sums[b] = 0;
+  if (layout.kind == Layout::Kind::rows) {
+    float errors[lanes * 16];
+    for (int b = 0; b < n; ++b) {
+      const float to_code = encode[b], s = stored[b];
+#pragma GCC unroll 1
+      for (int i = 0; i < 16; ++i) errors[b * 16 + i] = error_of(rule, x[b * 16 + i], to_code, s);
+    }
+    for (int i = 0; i < 16; ++i) {
+      for (int b = 0; b < n; ++b) sums[b] += errors[b * 16 + i];
+    }
+  } else if (layout.kind == Layout::Kind::columns) {
+    for (int r = 0; r < layout.height; ++r) {
+      const float* row = x + r * layout.stride;
+      for (int c = 0; c < n; ++c) sums[c] += error_of(rule, row[c], encode[c], stored[c]);
+    }
+  } else {
+    float row_sums[lanes / 16][16] = {};
+    for (int r = 0; r < layout.height; ++r) {
+      const float* row = x + r * layout.stride;
+      float errors[lanes];
+      for (int c = 0; c < n; ++c) errors[c] = error_of(rule, row[c], encode[c], stored[c]);
+      for (int c = 0; c < n; ++c) row_sums[c / 16][r] += errors[c];
+    }
+    for (int c = 0; c < n; ++c) sums[c] = c % 16 == 0 ? tile_sum(row_sums[c / 16]) : sums[c - 1];
+  }
+}
+
+ASSAY_TARGET void scales(Mode mode, float a, const Layout& layout, const std::int32_t* maxima, int n, float* encode,
+                         float* decode) {
+  with_rule(mode, [&](auto tag) ASSAY_QUANT_LAMBDA {
+    using Rule = typename decltype(tag)::type;
+    const Rule rule(a);
+    if constexpr (Rule::candidates == 1) {
+      for (int b = 0; b < n; ++b) {
+        const Scale scale = rule(float_of(maxima[b]));
+        encode[b] = scale.encode;
+        decode[b] = scale.decode;
+      }
+    } else {
+      float stored[lanes] = {}, encode2[lanes] = {}, decode2[lanes] = {}, stored2[lanes] = {};
+      float sums[lanes], sums2[lanes];
+      for (int b = 0; b < n; ++b) {
+        const Scale scale = rule(float_of(maxima[b]));
+        encode[b] = scale.encode, decode[b] = scale.decode, stored[b] = scale.stored;
+      }
+      for (int b = 0; b < n; ++b) {
+        const Scale scale = rule.second(float_of(maxima[b]));
+        encode2[b] = scale.encode, decode2[b] = scale.decode, stored2[b] = scale.stored;
+      }
+      error_sums(rule, layout, encode, stored, n, sums);
+      error_sums(rule, layout, encode2, stored2, n, sums2);
+      for (int b = 0; b < n; ++b) {
+        const bool second = sums2[b] < sums[b];
+        encode[b] = second ? encode2[b] : encode[b];
+        decode[b] = second ? decode2[b] : decode[b];
+      }
+    }
+  });
+}
+
+// ---- elements ----
+// How an element is rounded; `index` is its place in the matrix.
+template <bool Divides>
+struct ToNearest {
+  static constexpr bool divides = Divides;
+  ASSAY_QUANT_INLINE float operator()(float x, float encode, std::int64_t) const {
+    return round_e2m1(scaled<Divides>(x, encode));
+  }
+};
+template <bool Divides>
+struct Stochastic {
+  static constexpr bool divides = Divides;
+  std::uint64_t key;
+  ASSAY_QUANT_INLINE float operator()(float x, float encode, std::int64_t index) const {
+    return round_e2m1_stochastic(scaled<Divides>(x, encode), random_bits(key, static_cast<std::uint64_t>(index)));
+  }
+};
+
+template <bool MayDivide, class F>
+ASSAY_QUANT_INLINE void with_rounding(const Spec& spec, F&& f) {
+  const bool divides = MayDivide && (spec.mode == Mode::ct || spec.mode == Mode::ct_bf16);
+  if (spec.rounding == Rounding::nearest_even) {
+    if constexpr (MayDivide) {
+      if (divides) return f(ToNearest<true>{});
+    }
+    return f(ToNearest<false>{});
+  }
+  const std::uint64_t key = random_key(spec.seed);
+  if constexpr (MayDivide) {
+    if (divides) return f(Stochastic<true>{key});
+  }
+  return f(Stochastic<false>{key});
+}
+
+// n values rounded with one scale. Counting is a loop of its own, before x may be overwritten.
+template <class Round>
+ASSAY_QUANT_INLINE std::int32_t count_sixes(const Round& round, const float* x, const float* encode, int step, int n,
+                                            std::int64_t index) {
+  std::int32_t sixes = 0;
+  for (int i = 0; i < n; ++i) sixes += abs_bits(round(x[i], encode[i * step], index + i)) == 0x40c00000;
+  return sixes;
+}
+
+// n <= lanes whole blocks, one after the other in memory; `index` is the first element's.
+template <int B>
+ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* out, int n, std::int64_t index) {
+  std::int32_t maxima[lanes];
+  float encode[lanes], decode[lanes];
+  std::int32_t worst = 0;
+  for (int b = 0; b < n; ++b) {
+    std::int32_t m = 0;
+#pragma GCC unroll 1  // or 16 steps are unrolled before the vectoriser sees them
+    for (int i = 0; i < B; ++i) m = larger(m, abs_bits(in[b * B + i]));
+    maxima[b] = m;
+    worst = larger(worst, m);
+  }
+  if (worst >= infinity_bits) {
+    for (int b = 0; b < n; ++b) {
+      const BlockShape shape{.width = B, .index = index + b * B};
+      job.saturated += reference_block(job.spec, a, in + b * B, out + b * B, shape).saturated;
+    }
+    return;
+  }
+  scales(job.spec.mode, a, {Layout::Kind::rows, in}, maxima, n, encode, decode);
+  with_rounding<B == 16>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    if (job.count) {
+      for (int b = 0; b < n; ++b) job.saturated += count_sixes(round, in + b * B, encode + b, 0, B, index + b * B);
+    }
+    for (int b = 0; b < n; ++b) {
+      const float to_code = encode[b], from_code = decode[b];
+#pragma GCC unroll 1
+      for (int i = 0; i < B; ++i) out[b * B + i] = round(in[b * B + i], to_code, index + b * B + i) * from_code;
+    }
+  });
+}
+
+// A strip of `height` rows and `width` <= lanes columns; each column is a block, or every 16 of them a tile. `in` is a
+// buffer whose rows lie `lanes` apart.
+ASSAY_TARGET void strip(Job& job, const float* in, float* out, std::ptrdiff_t out_stride, int height, int width,
+                        std::int64_t index) {
+  constexpr std::ptrdiff_t in_stride = lanes;
+  std::int32_t maxima[lanes] = {};
+  float encode[lanes], decode[lanes];
+  const float a = job.tensor_max;
+  for (int r = 0; r < height; ++r) {
+    const float* row = in + r * in_stride;
+    for (int c = 0; c < width; ++c) maxima[c] = larger(maxima[c], abs_bits(row[c]));
+  }
+  std::int32_t worst = 0;
+  for (int c = 0; c < width; ++c) worst = larger(worst, maxima[c]);
+  if (worst >= infinity_bits) {
+    const int step = job.spec.tiles ? 16 : 1;
+    for (int c = 0; c < width; c += step) {
+      float block[256];
+      const int block_width = static_cast<int>(least(step, width - c));
+      for (int r = 0; r < height; ++r)
+        for (int i = 0; i < block_width; ++i) block[r * step + i] = in[r * in_stride + c + i];
+      const BlockShape shape{height, block_width, step, 1, index + c, job.in.cols};
+      job.saturated += reference_block(job.spec, a, block, block, shape).saturated;
+      for (int r = 0; r < height; ++r)
+        for (int i = 0; i < block_width; ++i) out[r * out_stride + c + i] = block[r * step + i];
+    }
+    return;
+  }
+  if (job.spec.tiles) {
+    for (int first = 0; first < width; first += 16) {
+      const int end = static_cast<int>(least(first + 16, width));
+      std::int32_t m = 0;
+      for (int c = first; c < end; ++c) m = larger(m, maxima[c]);
+      for (int c = first; c < end; ++c) maxima[c] = m;
+    }
+  }
+  const auto kind = job.spec.tiles ? Layout::Kind::tiles : Layout::Kind::columns;
+  scales(job.spec.mode, a, {kind, in, in_stride, height}, maxima, width, encode, decode);
+  with_rounding<true>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    for (int r = 0; r < height; ++r) {
+      const float* from = in + r * in_stride;
+      float* to = out + r * out_stride;
+      const std::int64_t at = index + r * job.in.cols;
+      if (job.count) job.saturated += count_sixes(round, from, encode, 1, width, at);
+      for (int c = 0; c < width; ++c) to[c] = round(from[c], encode[c], at + c) * decode[c];
+    }
+  });
+}
+
+}  // namespace
+}  // namespace assay::quant::simd
