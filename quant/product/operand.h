@@ -37,8 +37,8 @@ float tensor_max(const float* x, std::int64_t n);
 
 // Quantizes x [rows, cols], blocks along axis. `a` is tensor_max() of the whole tensor x belongs to, where
 // needs_tensor_max(spec). `centred`: take a power of two out of MXFP4 rows, as above; else nothing is left outside.
-// `to` keeps its memory from call to call.
+// `to` keeps its memory from call to call. `first_row`: x's place in the matrix, which stochastic rounding depends on.
 void quantize(const Spec& spec, float a, Unit unit, bool centred, int axis, const float* x, std::int64_t rows,
-              std::int64_t cols, Operand& to);
+              std::int64_t cols, Operand& to, std::int64_t first_row = 0);
 
 }  // namespace assay::quant::product

@@ -253,7 +253,7 @@ Counts linear_w4a4(const Spec& spec, const Weight& w, const float* x, std::int64
   Remainder remainder(s);
   for (std::int64_t first = 0; first < m; first += chunk) {
     const std::int64_t rows = std::min(chunk, m - first);
-    product::quantize(spec, a, s.unit, true, 1, x + first * s.in, rows, s.in, q);
+    product::quantize(spec, a, s.unit, true, 1, x + first * s.in, rows, s.in, q, first);
     counts.activation_fp64_blocks += q.outside_blocks;
     float* to = y + first * s.out;
     multiply(s, q.data(), rows, to);

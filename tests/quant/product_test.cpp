@@ -137,7 +137,7 @@ TEST_CASE("an operand is what fake quantization gives, taken apart") {
   const std::int64_t rows = 37, cols = 83;
   for (const Named& named : all_specs()) {
     for (int axis : {1, 0}) {
-      if (axis == 0 && named.spec.scope == Scope::row) continue;
+      if (!takes_axis(named.spec, axis)) continue;
       for (bool wide : {false, true}) {
         const auto x = wide ? nasty(rows * cols, 5) : normal(rows * cols, 6);
         const auto fake = run(named.spec, x, rows, cols, axis);
@@ -171,7 +171,7 @@ TEST_CASE("linear_w4a4 against fp64: the error of an fp32 sum and nothing more")
       for (const Named& x_spec : all_specs()) {
         for (const Shape& s : shapes) {
           for (int axis : {1, 0}) {
-            if (axis == 0 && w_spec.spec.scope == Scope::row) continue;
+            if (!takes_axis(w_spec.spec, axis)) continue;
             const auto x = heavy(s.m * s.k, 21, 3), w = heavy(s.n * s.k, 22, 0.02f), bias = normal(s.n, 23);
             const Weight packed(w_spec.spec, axis, w.data(), s.n, s.k, Use::w4a4, unit);
             CHECK(packed.unit() == unit);
@@ -342,7 +342,7 @@ TEST_CASE("linear: fp32 products forward and backward, weights as they are or qu
     CHECK(distance(dx, widened(dy), turned(widened(w)), s.m, s.k, s.n).of_bound <= 1);
     for (const Named& named : all_specs()) {
       for (int axis : {1, 0}) {
-        if (axis == 0 && named.spec.scope == Scope::row) continue;
+        if (!takes_axis(named.spec, axis)) continue;
         const Matrix wq = exact(operand(named.spec, w, s.n, s.k, axis, Unit::fp32, false));
         CAPTURE(named.name, axis);
         linear(Weight(named.spec, axis, w.data(), s.n, s.k, Use::forward), x.data(), s.m, y.data(), bias.data());
