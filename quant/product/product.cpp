@@ -245,7 +245,7 @@ void linear(const Weight& w, const float* x, std::int64_t m, float* y, const flo
 
 Counts linear_w4a4(const Spec& spec, const Weight& w, const float* x, std::int64_t m, float* y, const float* bias) {
   const Weight::State& s = *w.state_;
-  assert(s.use == Use::w4a4 && m >= 0);
+  assert(s.use == Use::w4a4 && m >= 0 && objection(spec, 1).empty());
   Counts counts{s.outside_blocks, 0};
   if (s.out == 0) return counts;
   const float a = needs_tensor_max(spec) ? product::tensor_max(x, m * s.in) : 0;

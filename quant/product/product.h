@@ -46,7 +46,8 @@ class Weight {
  public:
   // As it is; `use` is forward or backward.
   Weight(const float* w, std::int64_t out, std::int64_t in, Use use);
-  // Quantized first, blocks along `axis` (1: along in, 0: along out), scope tensor (axis 1: or row, not for backward).
+  // Quantized first, blocks along `axis` (1: along in, 0: along out); any spec without an objection(), but for backward
+  // no scale per row.
   Weight(const Spec& spec, int axis, const float* w, std::int64_t out, std::int64_t in, Use use,
          Unit unit = best_unit());
 
@@ -73,7 +74,7 @@ struct Counts {
   std::int64_t weight_fp64_blocks = 0, activation_fp64_blocks = 0;
 };
 
-// The same with x [m, in] quantized to `spec` first, blocks along rows, each row padded by itself, scope tensor or row.
+// The same with x [m, in] quantized to `spec` first, blocks along rows, each row padded by itself.
 // NaN blocks (policy `propagate`) of x make their rows of y NaN, those of w their columns.
 Counts linear_w4a4(const Spec& spec, const Weight& w, const float* x, std::int64_t m, float* y,
                    const float* bias = nullptr);

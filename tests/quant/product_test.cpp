@@ -135,7 +135,12 @@ TEST_CASE("every code times every block scale is a bf16 number, and products of 
 
 TEST_CASE("an operand is what fake quantization gives, taken apart") {
   const std::int64_t rows = 37, cols = 83;
-  for (const Named& named : all_specs()) {
+  auto specs = all_specs();
+  specs.push_back({"te, static", {.scope = Scope::fixed, .static_max = 2.5f}});
+  specs.push_back({"te, stochastic", {.rounding = Rounding::stochastic, .seed = 7}});
+  specs.push_back({"ct, stochastic", {.mode = Mode::ct, .rounding = Rounding::stochastic, .seed = 8}});
+  specs.push_back({"rceil, stochastic", {.format = Format::mxfp4, .mode = Mode::rceil, .rounding = Rounding::stochastic}});
+  for (const Named& named : specs) {
     for (int axis : {1, 0}) {
       if (!takes_axis(named.spec, axis)) continue;
       for (bool wide : {false, true}) {
@@ -162,6 +167,19 @@ TEST_CASE("an operand is what fake quantization gives, taken apart") {
       }
     }
   }
+}
+
+TEST_CASE("stochastic rounding depends on an element's place in the matrix, not on the pieces it is done in") {
+  const std::int64_t rows = 48, cols = 70;
+  const auto x = normal(rows * cols, 7);
+  const Spec spec{.rounding = Rounding::stochastic, .seed = 3};
+  const float a = product::tensor_max(x.data(), rows * cols);
+  product::Operand whole, piece;
+  product::quantize(spec, a, Unit::fp32, true, 1, x.data(), rows, cols, whole);
+  product::quantize(spec, a, Unit::fp32, true, 1, x.data() + 32 * cols, 16, cols, piece, 32);
+  CHECK(std::equal(piece.fp32.begin(), piece.fp32.end(), whole.fp32.begin() + 32 * cols));
+  product::quantize(spec, a, Unit::fp32, true, 1, x.data() + 32 * cols, 16, cols, piece, 0);
+  CHECK_FALSE(std::equal(piece.fp32.begin(), piece.fp32.end(), whole.fp32.begin() + 32 * cols));
 }
 
 TEST_CASE("linear_w4a4 against fp64: the error of an fp32 sum and nothing more") {
