@@ -49,6 +49,34 @@ find_library(ASSAY_FMT libfmt.so)
 target_compile_definitions(assay::spdlog INTERFACE SPDLOG_SHARED_LIB SPDLOG_COMPILED_LIB SPDLOG_FMT_EXTERNAL)
 target_link_libraries(assay::spdlog INTERFACE ${ASSAY_FMT})
 find_package(Threads REQUIRED)
+# By its flag, not by find_package(): one libgomp.so.1 serves us, oneDNN and LibTorch, and which file it is, LibTorch's
+# folder or the system's, must not matter to CMake.
+add_library(assay::openmp INTERFACE IMPORTED GLOBAL)
+target_compile_options(assay::openmp INTERFACE -fopenmp)
+target_link_options(assay::openmp INTERFACE -fopenmp)
+
+# oneDNN is a shared library only, and needs OpenCL's loader besides. Both are copied to lib/ of the build tree, and
+# programs look for them beside themselves and in ../lib: bin/ and lib/ together run on a machine without the packages.
+# A library's own needs are not looked for by the program's run path, hence OpenCL is linked by name, used or not.
+assay_import(assay::dnnl oneapi/dnnl/dnnl.hpp libdnnl.so libdnnl-dev)
+set(dnnl assay::dnnl_LIBRARY)
+find_library(ASSAY_OPENCL libOpenCL.so.1)
+assay_need(ASSAY_OPENCL ocl-icd-libopencl1 "libOpenCL.so.1")
+if(${dnnl} AND ASSAY_OPENCL)
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+  foreach(library ${${dnnl}} ${ASSAY_OPENCL})
+    file(REAL_PATH ${library} file)
+    execute_process(COMMAND ${CMAKE_OBJDUMP} -p ${file} OUTPUT_VARIABLE header)
+    string(REGEX MATCH "SONAME +([^\n ]+)" soname "${header}")
+    file(COPY_FILE ${file} ${CMAKE_BINARY_DIR}/lib/${CMAKE_MATCH_1} ONLY_IF_DIFFERENT)
+  endforeach()
+  target_link_libraries(assay::dnnl INTERFACE -Wl,--push-state,--no-as-needed ${ASSAY_OPENCL} -Wl,--pop-state)
+  set(CMAKE_BUILD_RPATH "$ORIGIN;$ORIGIN/../lib")
+endif()
+
+# Only for bench/.
+find_path(ASSAY_BENCHMARK_INCLUDE benchmark/benchmark.h)
+find_library(ASSAY_BENCHMARK_LIBRARY libbenchmark.so)
 
 find_path(CATCH2_V2 catch2/catch.hpp)
 find_path(CATCH2_V3 catch2/catch_all.hpp)

@@ -1,0 +1,36 @@
+// A packed fp32 or bf16 matrix and the kernel that multiplies with it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "quant/product/product.h"
+
+namespace assay::quant::product {
+
+class Multiplier {
+ public:
+  virtual ~Multiplier() = default;
+  // y [m, n] = a [m, k] b, all row-major, a of b's type, y fp32; m > 0. Any number of threads may run one Multiplier.
+  virtual void run(const void* a, std::int64_t m, float* y) const = 0;
+  // b as it was given.
+  virtual void unpack(void* to) const = 0;
+  virtual std::string implementation() const = 0;
+};
+
+// b is row-major [n, k] if `transposed`, else [k, n]; k, n > 0.
+
+// ---- oneDNN (onednn.cpp) ----
+std::unique_ptr<Multiplier> onednn(Unit unit, const void* b, std::int64_t k, std::int64_t n, bool transposed);
+bool onednn_has_bf16();    // units, not emulation
+bool onednn_has_avx512();
+std::string onednn_version();  // "oneDNN 2.6.3, avx2"
+
+// ---- our own for AVX2 (panels.cpp) ----
+// oneDNN's row of y depends on how many rows there are where it has no AVX-512 to work with; here it never does: each
+// element is a sum in ascending k, in pieces of 256, whatever else is computed beside it and by however many threads.
+std::unique_ptr<Multiplier> panels(const float* b, std::int64_t k, std::int64_t n, bool transposed);
+bool panels_available();   // AVX2 and FMA
+
+}  // namespace assay::quant::product
