@@ -11,8 +11,9 @@ build: configure
 programs: configure
 	@cmake --build --preset default --parallel $(JOBS) --target assay assay-train
 
+# Again when nvcc has come since.
 configure: setup
-	@[ -e $(BUILD)/build.ninja ] || cmake --preset default
+	@[ -e $(BUILD)/build.ninja ] && ! [ .deps/cuda/.complete -nt $(BUILD)/build.ninja ] || cmake --preset default
 
 setup:
 	@tools/setup.sh

@@ -14,7 +14,11 @@
 
 #include "quant/formats.h"
 
+#ifdef __CUDACC__
+#define ASSAY_QUANT_INLINE __host__ __device__ __forceinline__
+#else
 #define ASSAY_QUANT_INLINE inline __attribute__((always_inline))
+#endif
 
 namespace assay::quant::block {
 

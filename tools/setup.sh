@@ -2,6 +2,8 @@
 # Installs what the build needs and only what is missing; says what it does; may be repeated or interrupted.
 #   Debian packages   tools/debian-packages, by apt (as root, or through sudo when that asks no password)
 #   LibTorch          tools/libtorch.lock, from PyPI into .deps/torch of this checkout, each wheel checked by SHA-256
+#   nvcc              tools/cuda.lock, likewise into .deps/cuda; where it cannot be had, or with ASSAY_CUDA=off, the build
+#                     does without the CUDA kernels
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*"; }
@@ -38,48 +40,84 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-# ---- LibTorch --------------------------------------------------------------------------------------------------
+# ---- wheels from PyPI --------------------------------------------------------------------------------------------
 deps=$PWD/.deps
-want=$(sha256sum tools/libtorch.lock | cut -d' ' -f1)
 
 # Where PyPI (or the mirror that pip is configured for) keeps the one file of a package that has this hash.
 wheel_url() {  # package==version sha256
-  python3 -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps --target "$deps/none" \
-    --only-binary=:all: --python-version 311 --implementation cp --platform manylinux_2_28_x86_64 \
-    --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_12_x86_64 \
-    --report - --require-hashes --requirement <(echo "$1 --hash=sha256:$2") |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])'
+  local report
+  report=$(python3 -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps \
+    --target "$deps/none" --only-binary=:all: --python-version 311 --implementation cp \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64 \
+    --platform manylinux_2_12_x86_64 --report - --require-hashes --requirement <(echo "$1 --hash=sha256:$2")) || return
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])' <<<"$report"
 }
 
-if [ "$(cat "$deps/torch/.complete" 2>/dev/null)" != "$want" ]; then
-  mkdir -p "$deps/download"
-  rm -rf "$deps/torch" "$deps/torch.part"
-  mkdir "$deps/torch.part"
+has_sum() { [ -e "$1" ] && echo "$2  $1" | sha256sum --check --status; }  # file sha256
+
+fetch() {  # package==version sha256 file lock
+  has_sum "$3" "$2" && return
+  if ! has_sum "$3.part" "$2"; then
+    say "downloading $1"
+    local url
+    url=$(wheel_url "$1" "$2") || return
+    # --continue-at resumes what an interrupted download left behind; pip by itself would begin again.
+    curl --fail --silent --show-error --location --retry 5 --continue-at - --output "$3.part" "$url" || return
+    if ! has_sum "$3.part" "$2"; then
+      rm -f "$3.part"
+      say "the wheel of $1 does not have the SHA-256 in $4 and was deleted; run setup again" >&2
+      return 1
+    fi
+  fi
+  mv "$3.part" "$3"
+}
+
+complete() { [ "$(cat "$deps/$2/.complete" 2>/dev/null)" = "$(sha256sum "$1" | cut -d' ' -f1)" ]; }  # lock folder
+
+# Everything in a lock file into .deps/FOLDER, unless it is there; UNPACK WHEEL PACKAGE TARGET takes what is needed.
+# No `set -e` inside a function whose result is asked for, hence the returns.
+install() {  # lock folder unpack
+  complete "$1" "$2" && return
+  local part=$deps/$2.part package sha i packages=() files=()
+  mkdir -p "$deps/download" || return
   while read -r package sha; do
     case $package in ''|\#*) continue;; esac
-    file=$deps/download/$package.whl
-    if ! { [ -e "$file" ] && echo "$sha  $file" | sha256sum --check --status; }; then
-      say "downloading $package"
-      url=$(wheel_url "$package" "$sha")
-      # --continue-at resumes what an interrupted download left behind; pip by itself would begin again.
-      curl --fail --silent --show-error --location --retry 5 --continue-at - --output "$file.part" "$url"
-      if ! echo "$sha  $file.part" | sha256sum --check --status; then
-        rm -f "$file.part"
-        say "the wheel of $package does not have the SHA-256 in tools/libtorch.lock and was deleted; run setup again" >&2
-        exit 1
-      fi
-      mv "$file.part" "$file"
-    fi
-    say "unpacking $package"
-    # Headers and CPU libraries. The CUDA half of the wheel serves GPU machines only, which bring their own torch.
-    case $package in
-      torch==*) unzip -q "$file" 'torch/include/*' 'torch/lib/libc10.so' 'torch/lib/libtorch_cpu.so' \
-                  'torch/lib/libgomp*' 'torch/version.py' 'torch-*.dist-info/*' -d "$deps/torch.part";;
-      *) unzip -q "$file" -d "$deps/torch.part";;
-    esac
-  done < tools/libtorch.lock
-  echo "$want" > "$deps/torch.part/.complete"
-  mv "$deps/torch.part" "$deps/torch"
-  rm -rf "$deps/download"
+    fetch "$package" "$sha" "$deps/download/$package.whl" "$1" || return
+    packages+=("$package") files+=("$deps/download/$package.whl")
+  done < "$1"
+  rm -rf "$part" && mkdir "$part" || return
+  for i in "${!files[@]}"; do
+    say "unpacking ${packages[i]}"
+    "$3" "${files[i]}" "${packages[i]}" "$part" || return
+  done
+  sha256sum "$1" | cut -d' ' -f1 > "$part/.complete" || return
+  rm -rf "${deps:?}/$2" && mv "$part" "$deps/$2" && rm -f "${files[@]}"
+}
+
+# ---- LibTorch --------------------------------------------------------------------------------------------------
+# Headers and CPU libraries. The CUDA half of the wheel serves GPU machines only, which bring their own torch.
+unpack_torch() {
+  case $2 in
+    torch==*) unzip -q "$1" 'torch/include/*' 'torch/lib/libc10.so' 'torch/lib/libtorch_cpu.so' \
+                'torch/lib/libgomp*' 'torch/version.py' 'torch-*.dist-info/*' -d "$3";;
+    *) unzip -q "$1" -d "$3";;
+  esac
+}
+install tools/libtorch.lock torch unpack_torch
+
+# ---- the CUDA compiler -----------------------------------------------------------------------------------------
+# With its headers and the static runtime library; needs no GPU. nvcc looks for libraries in lib64.
+unpack_cuda() {
+  case $2 in
+    nvidia-nvvm==*) unzip -q "$1" -x '*/libnvvm*' -d "$3";;  # only for programs that compile kernels while they run
+    *) unzip -q "$1" -d "$3";;
+  esac
+  mkdir -p "$3/nvidia/cu13/lib" && ln -sfn lib "$3/nvidia/cu13/lib64"
+}
+if [ "${ASSAY_CUDA:-}" = off ]; then
+  say "without the CUDA kernels, as ASSAY_CUDA=off asks"
+elif ! install tools/cuda.lock cuda unpack_cuda; then
+  say "nvcc cannot be had here (the reason stands above): the build goes on without the CUDA kernels" >&2
 fi
+rmdir "$deps/download" 2>/dev/null || true
 say "ready"
