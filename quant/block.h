@@ -230,7 +230,8 @@ struct Ct : Traits<true, 1, false> {
 };
 
 // MXFP4: the block scale is 2^(byte - 127); both factors are powers of two, so exact. Byte is called with the bits of
-// am and gives at most 253. Only `even`, `rceil` and `ceil` can dequantize to 2^128, from am = 1.75 2^127 on: that is Inf.
+// am and gives at most 253. Only `even`, `rceil` and `ceil` can dequantize to 2^128, from am = 1.75 2^127 on, which is
+// Inf.
 template <class Byte>
 struct PowerOfTwo : Traits<false, 1, true> {
   ASSAY_QUANT_INLINE explicit PowerOfTwo(float) {}

@@ -34,7 +34,9 @@ struct Strided {
 };
 using ConstView = Strided<const void*>;
 using View = Strided<void*>;
-inline ConstView view(const float* x, std::int64_t rows, std::int64_t cols) { return {x, Type::fp32, rows, cols, cols, 1}; }
+inline ConstView view(const float* x, std::int64_t rows, std::int64_t cols) {
+  return {x, Type::fp32, rows, cols, cols, 1};
+}
 inline ConstView as_const(const View& x) { return {x.data, x.type, x.rows, x.cols, x.row_stride, x.col_stride}; }
 inline View view(float* x, std::int64_t rows, std::int64_t cols) { return {x, Type::fp32, rows, cols, cols, 1}; }
 

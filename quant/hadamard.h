@@ -1,7 +1,7 @@
 // The random Hadamard transform of size 16, which spreads an outlier over its block before quantization.
 //
-// Every 16 elements along a row, x, become y = H D x / 4: D flips signs, H is Sylvester's matrix, H[i][j] = (-1)^popcount(i & j).
-// The transform is orthogonal, so a product over K keeps its value when both operands are transformed along K with the
+// Every 16 elements along a row, x, become y = H D x / 4: D flips signs, H is Sylvester's matrix,
+// H[i][j] = (-1)^popcount(i & j). The transform is orthogonal, so a product over K keeps its value when both operands are transformed along K with the
 // same signs; the inverse is D H y / 4. fp32, butterflies of distance 8, 4, 2, 1, then the multiplication by 1/4: the
 // result is exact up to the rounding of those sums. The scheme of NVIDIA's FP4 training recipe, which fixes its signs.
 #pragma once

@@ -235,7 +235,8 @@ void set_element(const View& x, std::int64_t r, std::int64_t c, float value) {
 // Calls visit(row, col, A, before, after, result) for each block: its elements in fp32, before and after, row by row.
 template <class Visit>
 void for_blocks(const Spec& spec, float tensor_max, const ConstView& in, int axis, std::int64_t first_row, Visit visit) {
-  const std::int64_t height = spec.tiles || axis == 0 ? spec.block() : 1, width = spec.tiles || axis == 1 ? spec.block() : 1;
+  const std::int64_t height = spec.tiles || axis == 0 ? spec.block() : 1;
+  const std::int64_t width = spec.tiles || axis == 1 ? spec.block() : 1;
   std::array<float, 256> before, after;
   for (std::int64_t r = 0; r < in.rows; r += height) {
     float a = tensor_max;

@@ -9,7 +9,7 @@ gives one that means something; where not (below), the transcription stands in, 
   torchao, a tensor whose A / 2688 has no finite inverse   torchao gives NaN or saturates everything
   MXFP4, a block scale of 2^-127 over values that are not all 0   torchao divides by 2^-126 or 1 and multiplies by 2^-127
   any NVFP4 mode, where the plain formula gives Inf or NaN        A within a factor of 448 of float32's largest
-  any NVFP4 mode, a block whose maximum is within 2 % of float32's largest   6 scales may be Inf there; we stay finite
+  any NVFP4 mode, a block whose maximum is within 7 % of float32's largest   6 scales may be Inf there; we stay finite
 """
 import argparse
 import json
@@ -94,7 +94,7 @@ def theirs(mode, x, axis, type, scope="tensor", tiles=False):
         binds &= comparable(mode, x, axis)
     if mode in cases.NVFP4:
         blocks, shape = cases.to_blocks(x, 16, axis, tiles)
-        near = cases.block_maxima(blocks, tiles) > cases.F(0.98) * cases.FLT_MAX
+        near = cases.block_maxima(blocks, tiles) > cases.F(0.93) * cases.FLT_MAX
         binds &= ~cases.from_blocks(np.broadcast_to(near, blocks.shape), shape)
     expected, by_package = narrowed(expected, type), np.zeros(x.shape, bool)
     source = TE if mode.startswith("te") else TRANSCRIPTION
