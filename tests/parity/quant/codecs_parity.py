@@ -1,12 +1,10 @@
-"""E2M1, E4M3, bf16 and fp16 encoding and E2M1, E4M3, E8M0 decoding against ml_dtypes, NumPy and CUDA's host headers.
+"""E2M1, E4M3, bf16 and fp16 encoding and E2M1, E4M3, E8M0 decoding against ml_dtypes and NumPy (CUDA: cuda_codecs_parity.py).
 
   python tests/parity/quant/codecs_parity.py --build BUILD_DIR     all 2^16 bf16 encodings and fp32 neighbours of every midpoint
   python tests/parity/quant/codecs_parity.py --write-golden        writes tests/golden/quant/codecs.json
 """
 import argparse
 import json
-import shutil
-import subprocess
 import sys
 
 try:
@@ -99,35 +97,6 @@ def compare_16(library):
     return worst
 
 
-def compare_cuda(library):
-    """E2M1 and E4M3 against the host code of CUDA's own cuda_fp4.hpp and cuda_fp8.hpp, where its headers are installed."""
-    include = cases.ROOT / ".deps" / "cuda"
-    headers = sorted(include.glob("**/cuda_fp4.hpp"))
-    compiler = shutil.which("g++")
-    if not headers or not compiler:
-        print(f"cuda_fp4.hpp, cuda_fp8.hpp: not compared, {'no g++' if headers else 'no CUDA headers in .deps/cuda'}")
-        return 0
-    program = library.folder / "cuda_codecs"
-    source = cases.ROOT / "tests" / "parity" / "quant" / "cuda_codecs.cpp"
-    subprocess.run([compiler, "-std=c++17", "-O1", "-w", f"-I{headers[0].parent}", source, "-o", program], check=True)
-    rng = np.random.default_rng(5)
-    some = rng.integers(0, 2**32, 4_000_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    worst = 0
-    for name, codes in (("e2m1", 8), ("e4m3", 0x7F)):
-        x = np.concatenate([all_bf16(), near_midpoints(TYPES[name], codes), some, rng.standard_normal(1_000_000).astype(np.float32)])
-        if name == "e2m1":
-            x = x[~np.isnan(x)]
-        given, taken = library.folder / "cuda.in", library.folder / "cuda.out"
-        x.tofile(given)
-        version = subprocess.run([program, name, given, taken], check=True, capture_output=True, text=True).stdout.strip()
-        theirs, ours = np.fromfile(taken, dtype=np.uint8), library.encode(name, x)
-        both_nan = np.isnan(x) & ((theirs & 0x7F) == 0x7F) & ((ours & 0x7F) == 0x7F)  # the sign of NaN is nobody's business
-        wrong = int(((ours != theirs) & ~both_nan).sum())
-        worst += wrong
-        print(f"{name}: {x.size} inputs against cuda_fp4.hpp and cuda_fp8.hpp of CUDA {version}, on the host: {wrong} differing codes")
-    return worst
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build")
@@ -142,7 +111,7 @@ def main():
     if not library.exists():
         print(f"SKIPPED: {library.program} is not built")
         return 0
-    return 1 if compare(library) + compare_16(library) + compare_cuda(library) else 0
+    return 1 if compare(library) + compare_16(library) else 0
 
 
 if __name__ == "__main__":
