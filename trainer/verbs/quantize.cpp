@@ -227,7 +227,7 @@ void quantize(const Options& options) {
 
 void add_quantize(CLI::App& app, int& exit_code) {
   auto* verb = app.add_subcommand(
-      "quantize", "a fake-quantized copy of a model, or a packed one, and what it costs in accuracy, tensor by tensor");
+      "quantize", "a fake-quantized copy of a model, or a packed one, and the error of each tensor");
   auto options = std::make_shared<Options>();
   verb->add_option("IN", options->in, "a .safetensors file, or a model folder (whose other files are copied)")->required();
   verb->add_option("OUT", options->out, "what to write; must not exist")->required();
