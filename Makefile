@@ -3,7 +3,7 @@
 BUILD := build/default
 JOBS  := $(shell nproc)
 
-.PHONY: build programs configure setup e13 test parity smollm2 asan clean
+.PHONY: build programs configure setup e13 test parity smollm2 asan fuzz valgrind clean
 build: configure
 	@cmake --build --preset default --parallel $(JOBS)
 
@@ -36,6 +36,17 @@ asan: setup
 	@[ -e build/asan/build.ninja ] || cmake --preset asan
 	@cmake --build --preset asan --parallel $(JOBS)
 	@ctest --preset asan
+
+# libFuzzer on every FP4 mode, for FUZZ_SECONDS; what it finds worth keeping goes to build/fuzz/corpus, findings to build/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: setup
+	@command -v clang++-19 >/dev/null && ls /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a >/dev/null 2>&1 || \
+	  { echo "make fuzz needs clang: sudo apt-get install --no-install-recommends clang-19 libclang-rt-19-dev" >&2; exit 1; }
+	@[ -e build/fuzz/build.ninja ] || cmake --preset fuzz
+	@cmake --build build/fuzz --parallel $(JOBS) --target quant_fuzz
+	@mkdir -p build/fuzz/corpus
+	@build/fuzz/bin/quant_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=512 -len_control=0 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/finding- build/fuzz/corpus tests/fuzz/corpus/quant
 
 clean:
 	rm -rf build
