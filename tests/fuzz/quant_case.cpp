@@ -99,15 +99,12 @@ void Matrix::set_bits(std::int64_t r, std::int64_t c, std::uint32_t bits) {
 }
 
 bool Matrix::surroundings_untouched() const {
-  std::vector<bool> ours(memory_.size() * 4);
+  Matrix without = *this;
+  std::uint32_t mark;
+  std::memset(&mark, untouched, sizeof mark);
   for (std::int64_t r = 0; r < rows_; ++r)
-    for (std::int64_t c = 0; c < cols_; ++c)
-      for (std::size_t i = 0; i < element_size(); ++i) ours[at(r, c) + i] = true;
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(memory_.data());
-  for (std::size_t i = 0; i < ours.size(); ++i) {
-    if (!ours[i] && bytes[i] != untouched) return false;
-  }
-  return true;
+    for (std::int64_t c = 0; c < cols_; ++c) without.set_bits(r, c, mark);
+  return std::all_of(without.memory_.begin(), without.memory_.end(), [&](std::uint32_t word) { return word == mark; });
 }
 
 Case draw(const std::uint8_t* data, std::size_t size) {
@@ -128,7 +125,7 @@ Case draw(const std::uint8_t* data, std::size_t size) {
   // Long rows go past a chunk of 128 blocks; those are few, since they cost time.
   const bool is_long = (kind & 0xf0) == 0xf0;
   if (is_long) drawn.cols = drawn.cols * 16 + drawn.rows;
-  drawn.rows = std::min(drawn.rows, (is_long ? 5000 : 1000) / std::max<std::int64_t>(drawn.cols, 1));
+  drawn.rows = std::min(drawn.rows, (is_long ? 5000 : 400) / std::max<std::int64_t>(drawn.cols, 1));
   drawn.cut = reader.byte();
   drawn.spec.seed = reader.word();
   const std::uint32_t max_bits = reader.word() << 16 | 0x1234;

@@ -287,9 +287,8 @@ class Checker {
 //   MXFP4                       to the bit, with stochastic rounding too: the scale is a power of two that either comes up
 //                               again, or (ceil, rceil, even) half of it does, which has all the block's numbers as well
 //   torchao_one_level, nearest  to the bit: the block's largest code is 6 wherever its scale is not clamped
-//   a tensor scale, nearest     where block scales are normal E4M3 numbers. To the bit with a calibrated maximum, and with
-//                               ct_bf16, whose rounded g comes up again; else the maximum itself moves by an ulp or two,
-//                               and every output with it
+//   a tensor scale, nearest     where block scales are normal E4M3 numbers. To the bit with a calibrated maximum; else the
+//                               maximum itself moves by an ulp or two, and every output with it (ct_bf16: of bf16)
 // Not elsewhere: a subnormal block scale rounds so coarsely that the largest code may be 3, and half of that scale (or 0)
 // comes up; with stochastic rounding the largest code may be 4, and two thirds of an E4M3 scale; Inf under hw_saturate
 // gives a block another maximum; near the ends of fp32 the scales clamp, and Four-over-Six's errors leave its range.
@@ -306,7 +305,7 @@ void Checker::idempotence() {
     double slack = 0;
     if (tensor_scale) {
       if (a < (four_over_six ? 0x1p-30f : 0x1p-90f) || a > 0x1p100f || block.stored < (four_over_six ? 0x1p-5f : 0x1p-6f)) continue;
-      if (spec_.scope != Scope::fixed && spec_.mode != Mode::ct_bf16) slack = 0x1p-21 * std::fabs(once);
+      if (spec_.scope != Scope::fixed) slack = (spec_.mode == Mode::ct_bf16 ? 0x1p-7 : 0x1p-21) * std::fabs(once);
     }
     if (std::fabs(static_cast<double>(again) - once) > slack) fail("idempotence", i, again, once);
   }
