@@ -48,5 +48,13 @@ fuzz: setup
 	@build/fuzz/bin/quant_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=512 -len_control=0 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/finding- build/fuzz/corpus tests/fuzz/corpus/quant
 
+# Memory errors in the FP4 paths that Valgrind knows: scalar, SSE2 and AVX2. The statistics are left out: they only cost time.
+valgrind: configure
+	@command -v valgrind >/dev/null || { echo "make valgrind needs it: sudo apt-get install valgrind" >&2; exit 1; }
+	@cmake --build --preset default --parallel $(JOBS) --target quant_test quant_fuzz_test
+	@valgrind -q --error-exitcode=1 $(BUILD)/bin/quant_test "~error on*" "~how often*" "~without the fp32*" "~the published*" \
+	  "~all paths give*"
+	@valgrind -q --error-exitcode=1 $(BUILD)/bin/quant_fuzz_test "*corpus*"
+
 clean:
 	rm -rf build
