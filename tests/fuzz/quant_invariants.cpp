@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "quant/half.h"
+#include "quant/packed.h"
 #include "quant/reference.h"
 #include "quant_case.h"
 
@@ -57,6 +58,7 @@ class Checker {
     if (spec_.rounding == Rounding::stochastic) neighbours();
     paths();
     pieces();
+    packed();
     transposed();
     padded();
     sign();
@@ -209,6 +211,27 @@ class Checker {
       fake_quantize_piece(spec_, max_, as_const(in.rows(r, count)), out.rows(r, count), drawn_.axis, r);
     }
     compare("pieces", out);
+  }
+
+  // Codes and scales stand for what fake quantization gives, on every path the same bytes.
+  void packed() {
+    const Matrix in = input();
+    const Packed whole = pack(spec_, in.view(), drawn_.axis);
+    const float max = spec_.scope == Scope::fixed ? spec_.static_max : max_;
+    for (const Path path : {Path::reference, Path::generic, Path::avx2, Path::avx512}) {
+      if (!available(path)) continue;
+      std::vector<std::uint8_t> codes(whole.codes.size()), scales(whole.scales.size());
+      std::vector<float> row_maxima(spec_.scope == Scope::row ? static_cast<std::size_t>(rows_) : 0), out(x_.size());
+      float* maxima = spec_.scope == Scope::row ? row_maxima.data() : nullptr;
+      pack_piece(spec_, max, in.view(), drawn_.axis, 0, codes.data(), scales.data(), maxima, path);
+      if (codes != whole.codes || scales != whole.scales) fail("packed bytes, path " + std::string(name(path)), 0, 0, 0);
+      dequantize_piece(spec_, max, maxima, codes.data(), scales.data(), rows_, cols_, drawn_.axis, out.data(), path);
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        if (bits_of(out[i]) != bits_of(once_.out[i]) && !(std::isnan(out[i]) && std::isnan(once_.out[i]))) {
+          fail("unpacked, path " + std::string(name(path)), i, out[i], once_.out[i]);
+        }
+      }
+    }
   }
 
   // A matrix turned, with its axis, gives the turned result. Not where the order counts: random bits go by an element's

@@ -8,6 +8,7 @@
 //   stochastic   instead of nearest: a neighbour of it
 //   paths        every path writes the oracle's bits, whatever the strides; nothing beside the elements is written
 //   in place, pieces, transposed, padded     give the same bits
+//   packed       packing and unpacking gives them too, every path the same bytes
 //   sign         quantizing -x gives the negative
 //   order        within a block a larger input never gives the smaller output (rounding to nearest)
 //   idempotence  quantizing twice changes nothing, where that holds: see idempotence() in the .cpp
