@@ -100,7 +100,7 @@ void PackedModel::read_file(const std::filesystem::path& path, const support::Sa
     if ((told && *told != m.format) || (choices && choices->spec.format != m.format))
       fail(path, "has scales of '" + module + "' as " + m.scales->dtype + ", which is not the format it says it has");
 
-    const Spec spec = choices ? choices->spec : Spec{m.format};
+    const Spec spec = choices ? choices->spec : Spec{m.format, *parse_mode(m.format, "")};
     const int axis = choices ? choices->axis : 1;
     m.rows = view.shape[0];
     m.cols = view.shape[1] * 2;
