@@ -28,12 +28,12 @@
 namespace assay::quant {
 
 struct LinearSpec {
-  std::optional<Spec> weight;            // absent: as it is
+  std::optional<Spec> weight = {};       // absent: as it is
   int weight_axis = 1;                   // blocks along in (1) or out (0)
-  std::optional<Spec> activation;        // absent: as it is; blocks along the last dimension
+  std::optional<Spec> activation = {};   // absent: as it is; blocks along the last dimension
   bool post = false;                     // the output is quantized, not the input
   bool ste = true;
-  std::optional<GradientSpec> gradient;  // absent: fp32
+  std::optional<GradientSpec> gradient = {};  // absent: fp32
 };
 // What is wrong with it, in a sentence; empty when nothing is.
 std::string_view objection(const LinearSpec& spec);
