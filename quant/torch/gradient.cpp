@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/types.h>
 
+#include <algorithm>
+
 #include "quant/hadamard.h"
 #include "quant/torch/fake_quantize.h"
 #include "quant/torch/matrix.h"

@@ -6,19 +6,21 @@
 // T is orthogonal, so multiplying the transformed-back G' with a plain operand is, up to fp32 summation, the product of
 // the quantized T(G) with the operand transformed alike: the operands keep the form that the forward quantized them to.
 // Stochastic rounding makes the mean of G' over seeds G, but for elements above their block's largest number, which
-// saturate (NVFP4: a block scale that rounded down, up to 1/16 below the block's maximum; MXFP4: none with `rceil` and
-// `ceil`, up to a quarter with `floor`).
+// saturate (NVFP4: a block scale that rounded down, up to 1/16 of the block's maximum; MXFP4: none with `rceil` and
+// `ceil`, up to a quarter with `floor`), and blocks so far below the tensor's maximum that their scale underflows. What
+// that amounts to is in docs/results/quant-torch.md.
 //
 // What is published: NVIDIA, "Pretraining Large Language Models with NVFP4" (arXiv:2509.25149): stochastic rounding of
-// gradients, Hadamard transforms of size 16 with random signs on both operands of dW's product only, and the other operand
-// quantized again along the summed axis, to nearest; Tseng, Yu and Park, "Training LLMs with MXFP4" (arXiv:2502.20586):
-// both on both products. Here the transform is on both, and the other operand is left as the forward has it, so that
-// the mean over seeds is the gradient itself.
+// gradients, Hadamard transforms of size 16 with random signs on the operands of dW's product only, x quantized again
+// along the summed axis, to nearest; Tseng, Yu and Park, "Training LLMs with MXFP4" (arXiv:2502.20586): transforms and
+// stochastic rounding for both products. Here the transform is on both, and the other operand is left as the forward
+// has it, so that the mean over seeds is the gradient itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string_view>
 
 #include "quant/formats.h"
 

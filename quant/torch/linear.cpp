@@ -172,13 +172,16 @@ at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
               " columns, the weight takes ", in);
   if (bias.defined()) {
     check(bias, "the bias");
-    TORCH_CHECK(bias.dim() == 1 && bias.size(0) == out, "quantized linear: the bias has ", bias.numel(), " elements, the weight ", out, " rows");
+    TORCH_CHECK(bias.dim() == 1 && bias.size(0) == out, "quantized linear: the bias has ", bias.numel(),
+                " elements, the weight ", out, " rows");
   }
   const auto wants = [](const at::Tensor& t) { return at::GradMode::is_enabled() && t.defined() && t.requires_grad(); };
   const bool through = spec.ste || !spec.activation;  // the activation's quantizer
   const bool any = !spec.post || through;
-  const bool of_x = wants(x) && through, of_weight = wants(weight) && any && (spec.ste || !spec.weight), of_bias = wants(bias) && any;
-  TORCH_CHECK(!of_x || !frozen || frozen->backward, "quantized linear: the weight was packed without its form for the backward");
+  const bool of_x = wants(x) && through, of_bias = wants(bias) && any;
+  const bool of_weight = wants(weight) && any && (spec.ste || !spec.weight);
+  TORCH_CHECK(!of_x || !frozen || frozen->backward,
+              "quantized linear: the weight was packed without its form for the backward");
 
   at::DimVector sizes(x.sizes().begin(), x.sizes().end());
   at::Tensor y;
@@ -193,7 +196,8 @@ at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
   if (of_x || of_weight || of_bias) {
     const auto node = std::shared_ptr<LinearNode>(new LinearNode(), torch::autograd::deleteNode);
     const at::Tensor none;
-    node->set_next_edges(torch::autograd::collect_next_edges(of_x ? x : none, of_weight ? weight : none, of_bias ? bias : none));
+    node->set_next_edges(torch::autograd::collect_next_edges(of_x ? x : none, of_weight ? weight : none,
+                                                             of_bias ? bias : none));
     node->spec = spec;
     node->seed = seed;
     node->x_sizes = at::DimVector(x.sizes().begin(), x.sizes().end());

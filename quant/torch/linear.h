@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "quant/formats.h"
 #include "quant/torch/gradient.h"
