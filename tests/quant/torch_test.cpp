@@ -1,4 +1,4 @@
-// The LibTorch binding: values, strides, refusals, and the gradient with and without the straight-through estimator.
+// The LibTorch binding: values, strides, refusals, types, and the gradient with and without the straight-through estimator.
 #include "quant/torch/fake_quantize.h"
 
 #include <ATen/Parallel.h>
@@ -8,7 +8,9 @@
 #include <cstring>
 
 #include "catch.h"
+#include "data.h"
 #include "quant/fake_quantize.h"
+#include "quant/torch/matrix.h"
 
 using namespace assay::quant;
 
@@ -23,39 +25,78 @@ at::Tensor random(at::IntArrayRef sizes, std::uint64_t seed) {
   return torch::randn(sizes);
 }
 
+Type type_of(const at::Tensor& x) {
+  return x.scalar_type() == at::kFloat ? Type::fp32 : x.scalar_type() == at::kBFloat16 ? Type::bf16 : Type::fp16;
+}
+
 // The same by the plain library, on a contiguous copy.
 at::Tensor expected(const at::Tensor& x, const Spec& spec, int axis) {
   const at::Tensor in = x.detach().clone(at::MemoryFormat::Contiguous), out = torch::empty_like(in);
-  const std::int64_t cols = in.dim() ? in.size(-1) : 1;
-  fake_quantize(spec, in.const_data_ptr<float>(), out.mutable_data_ptr<float>(), cols ? in.numel() / cols : 0, cols, axis);
+  const std::int64_t cols = in.dim() ? in.size(-1) : 1, rows = cols ? in.numel() / cols : 0;
+  fake_quantize(spec, ConstView{in.const_data_ptr(), type_of(in), rows, cols, cols, 1},
+                View{out.mutable_data_ptr(), type_of(in), rows, cols, cols, 1}, axis);
   return out;
 }
 
 bool same(const at::Tensor& a, const at::Tensor& b) {
-  return a.sizes() == b.sizes() && a.is_contiguous() && b.is_contiguous() &&
+  return a.sizes() == b.sizes() && a.is_contiguous() && b.is_contiguous() && a.scalar_type() == b.scalar_type() &&
          std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+}
+
+// Modes, scopes, tiles, and stochastic rounding where a mode has it.
+std::vector<test::Named> all() {
+  std::vector<test::Named> specs = test::all_specs();
+  specs.push_back({"static", {.scope = Scope::fixed, .static_max = 3}});
+  specs.push_back({"hw_saturate", {.non_finite = NonFinite::hw_saturate}});
+  for (std::size_t i = specs.size(); i-- > 0;) {
+    test::Named stochastic = specs[i];
+    stochastic.name += ", stochastic";
+    stochastic.spec.rounding = Rounding::stochastic;
+    stochastic.spec.seed = i;
+    if (objection(stochastic.spec, 1).empty()) specs.push_back(stochastic);
+  }
+  return specs;
 }
 
 }  // namespace
 
-TEST_CASE("values are the library's, for any shape and stride") {
+TEST_CASE("values are the library's, for any mode, type, shape and stride") {
   const auto base = random({6, 40, 50}, 1);
-  const std::vector<at::Tensor> tensors = {base, base.transpose(0, 2), base.slice(2, 3, 47, 2), base[0], base[0].t(),
-                                           base[0][0], base[0][0][0], base[0].expand({3, 40, 50}),
-                                           torch::empty({0, 16}), torch::empty({4, 0})};
-  for (const Spec& spec : {nvfp4, per_row, mxfp4}) {
-    for (const auto& x : tensors) {
-      for (int axis : {1, 0}) {
-        if (axis == 0 && spec.scope == Scope::row) continue;
-        const auto before = x.clone();
-        const auto y = fake_quantize(x, spec, axis);
-        CHECK(same(y, expected(x, spec, axis)));
-        CHECK(same(fake_quantize_ste(x, spec, axis), y));
-        CHECK(torch::equal(x, before));  // the input is left alone
-        CHECK_FALSE(y.is_alias_of(x));
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    auto x = base.to(type);
+    x[0][1][2] = NAN;
+    x[1][30][49] = -INFINITY;
+    x[2][0][7] = -0.0;
+    const std::vector<at::Tensor> tensors = {
+        x, x.transpose(0, 2), x.slice(2, 3, 47, 2), x[0], x[0].t(), x[0].narrow(1, 5, 33), x[0][0], x[0][0][0],
+        x[0].expand({3, 40, 50}), x[0][0].expand({7, 50}), at::_neg_view(x[1]), torch::empty({0, 16}, type),
+        torch::empty({4, 0}, type)};
+    for (const auto& [name, spec] : all()) {
+      INFO(name << ", " << type);
+      for (const auto& t : tensors) {
+        for (int axis : {1, 0}) {
+          if (!objection(spec, axis).empty()) continue;
+          const auto before = t.clone();
+          const auto y = fake_quantize(t, spec, axis);
+          CHECK(same(y, expected(t, spec, axis)));
+          CHECK(same(fake_quantize_ste(t, spec, axis), y));
+          CHECK(torch::equal(t.nan_to_num(9), before.nan_to_num(9)));  // the input is left alone
+          CHECK_FALSE(y.is_alias_of(t));
+        }
       }
     }
   }
+}
+
+TEST_CASE("matrices are read where they lie") {
+  const auto x = random({6, 40, 50}, 1);
+  for (const auto& t : {x, x[0].t(), x.slice(2, 3, 47, 2), x[0][0].expand({7, 50}), x.narrow(1, 3, 1)}) {
+    const auto found = matrix_view(t);
+    REQUIRE(found);
+    CHECK(found->data == t.const_data_ptr());
+    CHECK(found->rows * found->cols == t.numel());
+  }
+  CHECK_FALSE(matrix_view(x.transpose(0, 1).narrow(0, 0, 20)));
 }
 
 TEST_CASE("the figures are the library's") {
@@ -73,9 +114,10 @@ TEST_CASE("the figures are the library's") {
 TEST_CASE("the number of threads does not change a bit") {
   const int threads = at::get_num_threads();
   const auto x = random({3001, 177}, 3);
-  for (const Spec& spec : {nvfp4, per_row, mxfp4}) {
+  for (const auto& [name, spec] : all()) {
+    INFO(name);
     for (int axis : {1, 0}) {
-      if (axis == 0 && spec.scope == Scope::row) continue;
+      if (!objection(spec, axis).empty()) continue;
       at::set_num_threads(1);
       const auto one = fake_quantize(x, spec, axis);
       at::set_num_threads(2);
@@ -130,7 +172,9 @@ TEST_CASE("no gradient is wanted: the estimator adds none") {
 
 TEST_CASE("what is not supported is refused") {
   const auto x = random({4, 16}, 13);
-  CHECK_THROWS_AS(fake_quantize(x.to(at::kBFloat16), nvfp4, 1), c10::Error);
+  CHECK_THROWS_WITH(fake_quantize(x, {.mode = Mode::te46, .rounding = Rounding::stochastic}, 1),
+                    Catch::Contains("Four-over-Six compares errors, so it rounds to nearest even"));
+  CHECK_THROWS_AS(fake_quantize(x.to_sparse(), nvfp4, 1), c10::Error);
   CHECK_THROWS_AS(fake_quantize(x.to(at::kDouble), nvfp4, 1), c10::Error);
   CHECK_THROWS_AS(fake_quantize_ste(x.to(at::kLong), nvfp4, 1), c10::Error);
   CHECK_THROWS_AS(fake_quantize(x, nvfp4, 2), c10::Error);
