@@ -1,9 +1,10 @@
 // Every path x mode x axis x type x size of fake_quantize beside a memory copy of the same bytes.
 //
-//   fake_quantize_bench [--reference] [Google Benchmark's options]
+//   fake_quantize_bench [--reference] [--clock=wall|cpu] [--data=FILE] [Google Benchmark's options]
 //
 // Names are FORMAT/MODE/AXIS/TYPE/SIZE/PATH/THREADS, for --benchmark_filter. --reference adds the scalar
-// oracle, in cache only.
+// oracle, in cache only. --clock=cpu counts the busiest thread's processor time and not the wall's: for a machine that
+// others use, where a call of some milliseconds is hardly ever left alone. --data: 16 Mi raw fp32 instead of N(0, 1).
 //
 // The same bytes are what the algorithm must read and write: the input, once more where a tensor maximum is taken first,
 // and the output (te in fp32: 12 bytes an element, MXFP4 8). The copy goes from the same input to the same output with
@@ -19,11 +20,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 #if defined(__SSE2__)
@@ -86,12 +87,35 @@ double median_of_copy(const Times& t) {
   return median(pairs);
 }
 
+bool processor_clock = false;
+double processor_seconds = 0;  // of the busiest thread of each parallel region since it was set to 0
+
+double thread_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
+template <class F>
+void on_threads(int threads, F&& f) {
+  double longest = 0;
+#pragma omp parallel num_threads(threads) if (threads > 1) reduction(max : longest)
+  {
+    const double start = thread_seconds();
+    f(omp_get_thread_num());
+    longest = thread_seconds() - start;
+  }
+  processor_seconds += longest;
+}
+
 template <class F>
 double seconds(F&& f) {
+  processor_seconds = 0;
   const auto start = std::chrono::steady_clock::now();
   f();
   benchmark::ClobberMemory();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+  return processor_clock ? processor_seconds : wall.count();
 }
 
 // 64-byte aligned, as tensors are.
@@ -101,17 +125,31 @@ struct Free {
 using Memory = std::unique_ptr<void, Free>;
 Memory memory(std::int64_t bytes) { return Memory(std::aligned_alloc(64, static_cast<std::size_t>(bytes))); }
 
-// N(0, 1) in a type. A million numbers, over and over.
-Memory normal(Type type, std::int64_t n) {
+// A million numbers of N(0, 1), over and over.
+std::vector<float> normal(std::int64_t n) {
   std::mt19937 generator(1);
   std::normal_distribution<float> distribution;
-  std::vector<float> pattern(1 << 20);
-  for (float& v : pattern) v = distribution(generator);
-  Memory all = memory(n * (type == Type::fp32 ? 4 : 2));
-  for (std::int64_t i = 0; i < n; ++i) {
-    const float v = pattern[static_cast<std::size_t>(i) % pattern.size()];
-    if (type == Type::fp32) static_cast<float*>(all.get())[i] = v;
-    else static_cast<std::uint16_t*>(all.get())[i] = type == Type::bf16 ? encode_bf16(v) : encode_fp16(v);
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = i < (1 << 20) ? distribution(generator) : x[i - (1 << 20)];
+  return x;
+}
+
+std::vector<float> read(const char* path, std::int64_t n) {
+  std::vector<float> x(static_cast<std::size_t>(n));
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(x.data()), n * 4);
+  if (!file) {
+    std::fprintf(stderr, "fake_quantize_bench: %s does not hold %lld fp32 numbers\n", path, static_cast<long long>(n));
+    std::exit(1);
+  }
+  return x;
+}
+
+Memory in_type(Type type, const std::vector<float>& x) {
+  Memory all = memory(static_cast<std::int64_t>(x.size()) * (type == Type::fp32 ? 4 : 2));
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (type == Type::fp32) static_cast<float*>(all.get())[i] = x[i];
+    else static_cast<std::uint16_t*>(all.get())[i] = type == Type::bf16 ? encode_bf16(x[i]) : encode_fp16(x[i]);
   }
   return all;
 }
@@ -133,38 +171,28 @@ void stream(const char* from, char* to, std::int64_t bytes) {
 // f(first byte, bytes) on every thread's part, whole cache lines each.
 template <class F>
 void shared_out(std::int64_t bytes, int threads, F&& f) {
-  if (threads == 1) return f(std::int64_t{0}, bytes);
   const std::int64_t part = (bytes / threads + 63) / 64 * 64;
-#pragma omp parallel num_threads(threads)
-  {
-    const std::int64_t first = part * omp_get_thread_num(), end = std::min(bytes, first + part);
+  on_threads(threads, [&](int thread) {
+    const std::int64_t first = part * thread, end = std::min(bytes, first + part);
     if (first < end) f(first, end - first);
-  }
+  });
 }
 
 // A piece of whole blocks for each thread, the maximum's pass included.
 void quantize(const Case& c, const void* in, void* out) {
-  const auto [type, rows, cols] = std::tuple{c.type, c.size.rows, c.size.cols};
-  const std::int64_t part = rows / c.threads, bytes = c.element_size();
-  const auto piece = [&](std::int64_t first) {
-    const std::int64_t at = first * cols * bytes;
-    return std::pair{ConstView{static_cast<const char*>(in) + at, type, part, cols, cols, 1},
-                     View{static_cast<char*>(out) + at, type, part, cols, cols, 1}};
+  const std::int64_t rows = c.size.rows / c.threads, cols = c.size.cols, bytes = rows * cols * c.element_size();
+  const auto input = [&](int thread) {
+    return ConstView{static_cast<const char*>(in) + thread * bytes, c.type, rows, cols, cols, 1};
   };
-  float most = 0;
-  if (c.threads == 1) {
-    const auto [x, y] = piece(0);
-    if (needs_tensor_max(c.spec)) most = finite_max(x);
-    return fake_quantize_piece(c.spec, most, x, y, c.axis, 0, nullptr, c.path);
+  std::vector<float> maxima(static_cast<std::size_t>(c.threads));
+  if (needs_tensor_max(c.spec)) {
+    on_threads(c.threads, [&](int thread) { maxima[static_cast<std::size_t>(thread)] = finite_max(input(thread)); });
   }
-#pragma omp parallel num_threads(c.threads) reduction(max : most)
-  if (needs_tensor_max(c.spec)) most = finite_max(piece(part * omp_get_thread_num()).first);
-#pragma omp parallel num_threads(c.threads)
-  {
-    const std::int64_t first = part * omp_get_thread_num();
-    const auto [x, y] = piece(first);
-    fake_quantize_piece(c.spec, most, x, y, c.axis, first, nullptr, c.path);
-  }
+  const float most = *std::max_element(maxima.begin(), maxima.end());
+  on_threads(c.threads, [&](int thread) {
+    const View output{static_cast<char*>(out) + thread * bytes, c.type, rows, cols, cols, 1};
+    fake_quantize_piece(c.spec, most, input(thread), output, c.axis, thread * rows, nullptr, c.path);
+  });
 }
 
 void run(benchmark::State& state, Times& times, const void* in, void* out) {
@@ -186,7 +214,7 @@ void run(benchmark::State& state, Times& times, const void* in, void* out) {
       shared_out(bytes, c.threads, [&](std::int64_t first, std::int64_t n) { stream(from + first, to + first, n); });
     }));
   }
-  state.SetItemsProcessed(state.iterations() * c.elements());
+  state.counters["elements/s"] = static_cast<double>(c.elements()) / fastest(own.ours);
   state.counters["of copy"] = of_copy(own);
   const auto append = [](std::vector<double>& a, const std::vector<double>& b) { a.insert(a.end(), b.begin(), b.end()); };
   append(times.ours, own.ours);
@@ -217,6 +245,7 @@ std::vector<Case> cases(bool reference) {
 
 int main(int argc, char** argv) {
   bool reference = false;
+  const char* data = nullptr;
   // Ours first, so that what the user gives comes after and wins.
   std::vector<char*> arguments{argv[0]};
   char repeat[] = "--benchmark_repetitions=3", time[] = "--benchmark_min_time=0.1",
@@ -224,6 +253,9 @@ int main(int argc, char** argv) {
   for (char* own : {repeat, time, aggregates}) arguments.push_back(own);
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--reference") == 0) reference = true;
+    else if (std::strcmp(argv[i], "--clock=wall") == 0) processor_clock = false;
+    else if (std::strcmp(argv[i], "--clock=cpu") == 0) processor_clock = true;
+    else if (std::strncmp(argv[i], "--data=", 7) == 0) data = argv[i] + 7;
     else arguments.push_back(argv[i]);
   }
   int count = static_cast<int>(arguments.size());
@@ -231,7 +263,8 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
 
   constexpr std::int64_t most = sizes[1].rows * sizes[1].cols;
-  const Memory in[]{normal(Type::fp32, most), normal(Type::bf16, most), normal(Type::fp16, most)};
+  const std::vector<float> numbers = data ? read(data, most) : normal(most);
+  const Memory in[]{in_type(Type::fp32, numbers), in_type(Type::bf16, numbers), in_type(Type::fp16, numbers)};
   const Memory out = memory(most * 4);
   std::memset(out.get(), 0, most * 4);  // every page is there before the first call
 
