@@ -4,10 +4,12 @@
 #include <array>
 #include <cassert>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "quant/reference.h"
 #include "quant/simd/kernels.h"
+#include "quant/simd/stream.h"
 
 namespace assay::quant {
 namespace {
@@ -35,14 +37,24 @@ const Kernels& kernels(Path path) {
   return simd::generic;
 }
 
-// Unit strides of fp32 are worked on where they lie; all else goes through a buffer in the first-level cache.
-bool direct(const Job& job) {
-  return job.in.type == Type::fp32 && job.in.col_stride == 1 && job.out.col_stride == 1;
+// From this size of the output on strips go past the caches, where they would push out the strip's input, whose rows
+// often share their sets. In place they do not: the line has just been read. Along rows there is nothing to win.
+constexpr std::int64_t streamed_bytes = 16 << 20;
+std::int64_t size(Type type) { return type == Type::fp32 ? 4 : 2; }
+
+// Unit strides of fp32, and mostly of bf16, are worked on where they lie; all else goes through a buffer in the
+// first-level cache.
+bool unit(const Job& job) { return job.in.col_stride == 1 && job.out.col_stride == 1; }
+bool direct(const Job& job) { return job.in.type == Type::fp32 && unit(job); }
+bool direct_bf16(const Job& job) { return job.in.type == Type::bf16 && unit(job) && simd::plain(job); }
+template <class T>
+const T* at(const ConstView& x, std::int64_t r, std::int64_t c) {
+  return static_cast<const T*>(x.data) + r * x.row_stride + c;
 }
-const float* at(const ConstView& x, std::int64_t r, std::int64_t c) {
-  return static_cast<const float*>(x.data) + r * x.row_stride + c;
+template <class T>
+T* at(const View& x, std::int64_t r, std::int64_t c) {
+  return static_cast<T*>(x.data) + r * x.row_stride + c;
 }
-float* at(const View& x, std::int64_t r, std::int64_t c) { return static_cast<float*>(x.data) + r * x.row_stride + c; }
 
 ConstView row(const ConstView& x, std::int64_t r) {
   ConstView one = x;
@@ -50,6 +62,19 @@ ConstView row(const ConstView& x, std::int64_t r) {
   if (x.type == Type::fp32) one.data = static_cast<const float*>(x.data) + r * x.row_stride;
   else one.data = static_cast<const std::uint16_t*>(x.data) + r * x.row_stride;
   return one;
+}
+
+// `count` whole blocks from (r, c) on, where they lie. False: not possible, nothing done.
+bool whole_blocks(const Kernels& k, Job& job, float a, std::int64_t r, std::int64_t c, int count, std::int64_t index) {
+  using Bf16 = std::uint16_t;
+  const bool of_16 = job.spec.block() == 16;
+  if (direct(job)) {
+    const auto blocks = of_16 ? k.blocks_of_16 : k.blocks_of_32;
+    blocks(job, a, at<float>(job.in, r, c), at<float>(job.out, r, c), count, index);
+    return true;
+  }
+  const auto blocks = of_16 ? k.bf16_blocks_of_16 : k.bf16_blocks_of_32;
+  return direct_bf16(job) && blocks(job, a, at<Bf16>(job.in, r, c), at<Bf16>(job.out, r, c), count, index);
 }
 
 // n elements along row r: whole blocks, then a partial one, padded with zeros.
@@ -62,14 +87,11 @@ void line(const Kernels& k, Job& job, float a, std::int64_t r, std::int64_t n) {
     const std::int64_t m = std::min<std::int64_t>(lanes * block, n - c);
     const std::int64_t padded = (m + block - 1) / block * block;
     const int count = static_cast<int>(padded / block);
-    if (padded == m && direct(job)) {
-      blocks(job, a, at(job.in, r, c), at(job.out, r, c), count, index + c);
-    } else {
-      k.load(job.in, r, c, m, buffer);
-      std::fill(buffer + m, buffer + padded, 0.0f);
-      blocks(job, a, buffer, buffer, count, index + c);
-      k.store(job.out, r, c, m, buffer);
-    }
+    if (padded == m && whole_blocks(k, job, a, r, c, count, index + c)) continue;
+    k.load(job.in, r, c, m, buffer);
+    std::fill(buffer + m, buffer + padded, 0.0f);
+    blocks(job, a, buffer, buffer, count, index + c);
+    k.store(job.out, r, c, m, buffer);
   }
 }
 
@@ -86,22 +108,35 @@ void along_rows(const Kernels& k, Job& job) {
   for (std::int64_t r = 0; r < lines; ++r) line(k, job, job.tensor_max, r, length);
 }
 
-void down_columns(const Kernels& k, Job& job) {
+// A strip through a buffer, some columns at a time.
+void buffered_strip(const Kernels& k, Job& job, std::int64_t r, std::int64_t first, int height, std::int64_t end) {
   constexpr std::int64_t most = simd::buffered_strip_lanes;
-  const ConstView& x = job.in;
-  const std::int64_t block = job.spec.block(), columns = direct(job) ? simd::strip_lanes : most;
+  Job part = job;
+  part.stream = false;  // from the buffer into the buffer
   float buffer[32 * most];
+  for (std::int64_t c = first; c < end; c += most) {
+    const int width = static_cast<int>(std::min(most, end - c));
+    for (int i = 0; i < height; ++i) k.load(job.in, r + i, c, width, buffer + i * most);
+    k.strip(part, buffer, most, buffer, most, height, width, (job.first_row + r) * job.in.cols + c);
+    for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * most);
+  }
+  job.saturated = part.saturated;
+}
+
+void down_columns(const Kernels& k, Job& job) {
+  using Bf16 = std::uint16_t;
+  const ConstView& x = job.in;
+  const std::int64_t block = job.spec.block(), columns = simd::strip_lanes;
   for (std::int64_t r = 0; r < x.rows; r += block) {
     const int height = static_cast<int>(std::min(block, x.rows - r));
     for (std::int64_t c = 0; c < x.cols; c += columns) {
       const int width = static_cast<int>(std::min(columns, x.cols - c));
-      const std::int64_t index = (job.first_row + r) * x.cols + c;
+      const std::int64_t index = (job.first_row + r) * x.cols + c, in = x.row_stride, out = job.out.row_stride;
       if (direct(job)) {
-        k.strip(job, at(x, r, c), x.row_stride, at(job.out, r, c), job.out.row_stride, height, width, index);
-      } else {
-        for (int i = 0; i < height; ++i) k.load(x, r + i, c, width, buffer + i * most);
-        k.strip(job, buffer, most, buffer, most, height, width, index);
-        for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * most);
+        k.strip(job, at<float>(x, r, c), in, at<float>(job.out, r, c), out, height, width, index);
+      } else if (!direct_bf16(job) ||
+                 !k.bf16_strip(job, at<Bf16>(x, r, c), in, at<Bf16>(job.out, r, c), out, height, width, index)) {
+        buffered_strip(k, job, r, c, height, c + width);
       }
     }
   }
@@ -140,13 +175,16 @@ void fake_quantize_piece(const Spec& spec, float tensor_max, const ConstView& in
   assert(objection(spec, axis).empty());
   assert(in.rows >= 0 && in.cols >= 0 && in.rows == out.rows && in.cols == out.cols && in.type == out.type);
   assert(available(path));
-  Job job{spec, spec.scope == Scope::fixed ? spec.static_max : tensor_max, in, out, axis, first_row, stats != nullptr};
+  const bool stream = in.data != out.data && in.rows * in.cols * size(in.type) >= streamed_bytes;
+  const float most = spec.scope == Scope::fixed ? spec.static_max : tensor_max;
+  Job job{spec, most, in, out, axis, first_row, stats != nullptr, stream};
   std::vector<float> before;
   if (stats && in.data == out.data) before = values(in);
   if (path == Path::reference) {
     job.saturated = reference_piece(spec, tensor_max, in, out, axis, first_row);
   } else if (axis == 0 || spec.tiles) {
     down_columns(kernels(path), job);
+    if (stream) simd::end_streams();
   } else {
     along_rows(kernels(path), job);
   }

@@ -21,8 +21,14 @@ struct Job {
   int axis;
   std::int64_t first_row;
   bool count;                  // whether to count saturated elements
+  bool stream;                 // whether strips go past the caches
   std::int64_t saturated = 0;  // result
 };
+
+// Whether an element is looked at for its block's maximum and its rounding, and for nothing else.
+constexpr bool plain(const Job& job) {
+  return !job.count && job.spec.mode != Mode::te46 && job.spec.mode != Mode::te46_mae;
+}
 
 struct Kernels {
   float (*finite_max)(const ConstView& x);
@@ -37,6 +43,12 @@ struct Kernels {
   // a tile.
   void (*strip)(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride, int height,
                 int width, std::int64_t index);
+  // The same for bf16 where it lies, of finite elements, when plain(job). False, and nothing done, when there is NaN or
+  // Inf.
+  bool (*bf16_blocks_of_16)(Job& job, float a, const std::uint16_t* in, std::uint16_t* out, int n, std::int64_t index);
+  bool (*bf16_blocks_of_32)(Job& job, float a, const std::uint16_t* in, std::uint16_t* out, int n, std::int64_t index);
+  bool (*bf16_strip)(Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
+                     std::ptrdiff_t out_stride, int height, int width, std::int64_t index);
 };
 
 extern const Kernels generic;

@@ -12,6 +12,7 @@
 #include "quant/half.h"
 #include "quant/reference.h"
 #include "quant/simd/kernels.h"
+#include "quant/simd/stream.h"
 
 #define ASSAY_QUANT_LAMBDA __attribute__((always_inline))
 
@@ -281,6 +282,16 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
   });
 }
 
+// Of a strip's columns every 16 get their largest maximum.
+ASSAY_QUANT_INLINE void share_among_tiles(std::int32_t* maxima, int width) {
+  for (int first = 0; first < width; first += 16) {
+    const int end = static_cast<int>(least(first + 16, width));
+    std::int32_t m = 0;
+    for (int c = first; c < end; ++c) m = larger(m, maxima[c]);
+    for (int c = first; c < end; ++c) maxima[c] = m;
+  }
+}
+
 // A strip of `height` rows and `width` <= strip_lanes columns; each column is a block, or every 16 of them a tile.
 ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride,
                         int height, int width, std::int64_t index) {
@@ -307,25 +318,103 @@ ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, flo
     }
     return;
   }
-  if (job.spec.tiles) {
-    for (int first = 0; first < width; first += 16) {
-      const int end = static_cast<int>(least(first + 16, width));
-      std::int32_t m = 0;
-      for (int c = first; c < end; ++c) m = larger(m, maxima[c]);
-      for (int c = first; c < end; ++c) maxima[c] = m;
-    }
-  }
+  if (job.spec.tiles) share_among_tiles(maxima, width);
   const auto kind = job.spec.tiles ? Layout::Kind::tiles : Layout::Kind::columns;
   scales<false>(job.spec.mode, a, {kind, in, in_stride, height}, maxima, width, encode, decode);
   with_rounding<true>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    float past_caches[strip_lanes];
     for (int r = 0; r < height; ++r) {
       const float* from = in + r * in_stride;
-      float* to = out + r * out_stride;
+      float* to = job.stream ? past_caches : out + r * out_stride;
       const std::int64_t at = index + r * job.in.cols;
       if (job.count) job.saturated += count_sixes(round, from, encode, 1, width, at);
       for (int c = 0; c < width; ++c) to[c] = round(from[c], encode[c], at + c) * decode[c];
+      if (job.stream) stream(past_caches, out + r * out_stride, static_cast<std::size_t>(width) * 4);
     }
   });
+}
+
+// ---- the same for bf16 where it lies: kernels.h ----
+// Its absolute values compare as 16-bit integers, and are widened and narrowed in registers. MXFP4's results are bf16
+// numbers (two significant bits times a power of two, not below 2^-128), so there is nothing to round.
+template <bool Mxfp4>
+ASSAY_QUANT_INLINE std::uint16_t narrowed(float x) {
+  if constexpr (Mxfp4) return static_cast<std::uint16_t>(static_cast<std::uint32_t>(bits_of(x)) >> 16);
+  return result_to_bf16(x);
+}
+
+template <int B>
+ASSAY_TARGET bool consecutive_bf16(Job& job, float a, const std::uint16_t* in, std::uint16_t* out, int n,
+                                   std::int64_t index) {
+  std::int32_t maxima[lanes] = {};
+  float encode[lanes], decode[lanes];
+  std::int32_t worst = 0;
+  for (int b = 0; b < n; ++b) {
+    std::int16_t m = 0;
+#pragma GCC unroll 1
+    for (int i = 0; i < B; ++i) {
+      const auto bits = static_cast<std::int16_t>(in[b * B + i] & 0x7fff);
+      m = m > bits ? m : bits;
+    }
+    maxima[b] = m << 16;
+    worst = larger(worst, maxima[b]);
+  }
+  if (worst >= infinity_bits) return false;
+  scales<false>(job.spec.mode, a, {Layout::Kind::rows, nullptr}, maxima, n, encode, decode);
+  with_rounding<B == 16>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    for (int b = 0; b < n; ++b) {
+      const float to_code = encode[b], from_code = decode[b];
+      const std::uint16_t* from = in + b * B;
+      std::uint16_t* to = out + b * B;
+#pragma GCC ivdep
+#pragma GCC unroll 1
+      for (int i = 0; i < B; ++i) {
+        to[i] = narrowed<B == 32>(round(from_bf16(from[i]), to_code, index + b * B + i) * from_code);
+      }
+    }
+  });
+  return true;
+}
+
+ASSAY_TARGET bool strip_bf16(Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
+                             std::ptrdiff_t out_stride, int height, int width, std::int64_t index) {
+  std::int16_t maxima_16[strip_lanes] = {};
+  std::int32_t maxima[strip_lanes];
+  float encode[strip_lanes], decode[strip_lanes];
+  for (int r = 0; r < height; ++r) {
+    const std::uint16_t* row = in + r * in_stride;
+    for (int c = 0; c < width; ++c) {
+      const auto bits = static_cast<std::int16_t>(row[c] & 0x7fff);
+      maxima_16[c] = maxima_16[c] > bits ? maxima_16[c] : bits;
+    }
+  }
+  std::int32_t worst = 0;
+  for (int c = 0; c < width; ++c) {
+    maxima[c] = maxima_16[c] << 16;
+    worst = larger(worst, maxima[c]);
+  }
+  if (worst >= infinity_bits) return false;
+  if (job.spec.tiles) share_among_tiles(maxima, width);
+  scales<false>(job.spec.mode, job.tensor_max, {Layout::Kind::columns, nullptr}, maxima, width, encode, decode);
+  with_rounding<true>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    const bool mxfp4 = job.spec.format == Format::mxfp4;
+    std::uint16_t past_caches[strip_lanes];
+    for (int r = 0; r < height; ++r) {
+      const std::uint16_t* from = in + r * in_stride;
+      std::uint16_t* to = job.stream ? past_caches : out + r * out_stride;
+      const std::int64_t at = index + r * job.in.cols;
+      const auto value = [&](int c) ASSAY_QUANT_LAMBDA { return round(from_bf16(from[c]), encode[c], at + c) * decode[c]; };
+      if (mxfp4) {
+#pragma GCC ivdep
+        for (int c = 0; c < width; ++c) to[c] = narrowed<true>(value(c));
+      } else {
+#pragma GCC ivdep
+        for (int c = 0; c < width; ++c) to[c] = narrowed<false>(value(c));
+      }
+      if (job.stream) stream(past_caches, out + r * out_stride, static_cast<std::size_t>(width) * 2);
+    }
+  });
+  return true;
 }
 
 }  // namespace
