@@ -1,4 +1,6 @@
 // The fast paths against the scalar oracle, bit for bit, on random and on nasty data.
+#include <bit>
+
 #include "catch.h"
 #include "data.h"
 
@@ -102,4 +104,53 @@ TEST_CASE("path names") {
   for (Path path : {Path::reference, Path::generic, Path::avx2, Path::avx512}) CHECK(parse_path(name(path)) == path);
   CHECK_FALSE(parse_path("sse"));
   CHECK(available(best_path()));
+}
+
+TEST_CASE("bf16 of any size, with Inf and NaN in some chunks, gives the oracle's bits") {
+  const std::int64_t rows = 70, cols = 2100;
+  for (const Named& named : all_specs()) {
+    for (const bool finite : {true, false}) {
+      std::vector<std::uint16_t> x;
+      for (float v : any_bits(rows * cols, 7)) x.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(v) >> 16));
+      if (!finite) x[3] = 0xff80, x[40 * cols + 1500] = 0x7fc1;
+      const ConstView in{x.data(), Type::bf16, rows, cols, cols, 1};
+      for (const int axis : {1, 0}) {
+        if (!takes_axis(named.spec, axis)) continue;
+        const auto by = [&](Path path) {
+          std::vector<std::uint16_t> y(x.size());
+          fake_quantize_piece(named.spec, finite_max(in), in, {y.data(), Type::bf16, rows, cols, cols, 1}, axis, 0,
+                              nullptr, path);
+          return y;
+        };
+        const auto expected = by(Path::reference);
+        for (const Path path : available_paths()) {
+          CAPTURE(named.name, finite, axis, std::string(name(path)));
+          CHECK((by(path) == expected));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("outputs larger than the caches have the bits of small ones") {
+  const std::int64_t rows = 2053, cols = 4099;  // 16 MiB of bf16; no row but the first begins on a cache line
+  const std::vector<float> x = normal(rows * cols, 9);
+  std::vector<std::uint16_t> narrow;
+  for (float v : x) narrow.push_back(encode_bf16(v));
+  const auto check = [&](const Spec& spec, auto values, Type type) {
+    const ConstView in{values.data(), type, rows, cols, cols, 1};
+    const float most = finite_max(in);
+    for (const Path path : available_paths()) {
+      auto large = values, in_place = values;  // in place nothing goes past the caches
+      fake_quantize_piece(spec, most, in, {large.data(), type, rows, cols, cols, 1}, 0, 0, nullptr, path);
+      const View own{in_place.data(), type, rows, cols, cols, 1};
+      fake_quantize_piece(spec, most, as_const(own), own, 0, 0, nullptr, path);
+      CAPTURE(std::string(name(spec.mode)), std::string(name(type)), std::string(name(path)));
+      CHECK((large == in_place));
+    }
+  };
+  for (const Spec& spec : {Spec{}, Spec{Format::mxfp4, Mode::floor}}) {
+    check(spec, x, Type::fp32);
+    check(spec, narrow, Type::bf16);
+  }
 }
