@@ -140,7 +140,7 @@ std::optional<std::string> canonical_number(std::string_view text) {
     return std::nullopt;
   whole.erase(0, std::min(whole.find_first_not_of('0'), whole.size()));
   fraction.erase(fraction.find_last_not_of('0') + 1);
-  if (whole.empty()) whole = "0";
+  if (whole.empty()) whole.push_back('0');
   const std::string value = fraction.empty() ? whole : whole + "." + fraction;
   return negative && value != "0" ? "-" + value : value;
 }
