@@ -5,11 +5,11 @@ JOBS  := $(shell nproc)
 
 .PHONY: build programs configure setup e13 test parity smollm2 asan fuzz valgrind clean
 build: configure
-	@cmake --build --preset default --parallel $(JOBS)
+	@cmake --build --preset all --parallel $(JOBS)
 
-# Without the tests, which take as long again.
+# Without the tests, which take longer than the programs do.
 programs: configure
-	@cmake --build --preset default --parallel $(JOBS) --target assay assay-train
+	@cmake --build --preset default --parallel $(JOBS)
 
 # Again when nvcc has come since.
 configure: setup
