@@ -1,22 +1,15 @@
 #include "runner/fleet.h"
 
-#include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
-#include <array>
-#include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 #include <chrono>
-#include <csignal>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 
 #include "runner/ingest.h"
-#include "runner/process.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -27,7 +20,6 @@ using nlohmann::json;
 using registry::StateKind;
 
 constexpr auto kIngestEvery = std::chrono::milliseconds(100);
-constexpr int kStartTries = 2;   // supervisors that may vanish before they say a word
 
 int threads_of(const json& config) { return config.at("train").at("threads").get<int>(); }
 
@@ -45,37 +37,45 @@ struct Fleet::Timer : asio::steady_timer {
   using asio::steady_timer::steady_timer;
 };
 
-// A run with a supervisor, or about to have one.
+// A run that an executor has, or is about to get.
 struct Fleet::Live {
-  Live(asio::io_context& io, registry::Registry& registry, std::int64_t run, fs::path where, std::int64_t steps)
-      : number(run), folder(std::move(where)), watch(io), retry(io), ingest(registry, run, folder, steps) {}
+  Live(registry::Registry& registry, const registry::RunRow& row, Executor& who, std::int64_t steps)
+      : folder(row.folder), executor(who), ingest(registry, row.number, row.folder, steps) {}
 
-  std::int64_t number;
   fs::path folder;
+  Executor& executor;
   bool command_trainer = false;
-  int tries = 0;
-  Fd pidfd;                                  // of the adopted supervisor
-  asio::posix::stream_descriptor watch;      // the report pipe while it starts, then a copy of the pidfd
-  asio::steady_timer retry;
-  std::array<char, 1024> buffer{};
-  std::string report;
-  bool ended = false;
+  std::string waits;                         // what it waits for at its executor
   Ingest ingest;
 };
 
 Fleet::Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, int slots, int log_fd,
              std::shared_ptr<spdlog::logger> log, std::function<void(std::int64_t)> changed)
-    : io_(io), registry_(registry), paths_(std::move(paths)), slots_(slots), log_fd_(log_fd), log_(std::move(log)),
-      changed_(std::move(changed)), ingest_timer_(std::make_unique<Timer>(io)),
-      apply_timer_(std::make_unique<Timer>(io)) {}
+    : io_(io), registry_(registry), paths_(std::move(paths)), slots_(slots), log_(std::move(log)),
+      changed_(std::move(changed)), executors_(make_executors({io_, *this, paths_, log_fd, log_})),
+      ingest_timer_(std::make_unique<Timer>(io)), apply_timer_(std::make_unique<Timer>(io)) {}
 
 Fleet::~Fleet() = default;
 
-std::map<std::int64_t, std::string> Fleet::waits() const { return runner::waits(queue_, slots_); }
+std::map<std::int64_t, std::string> Fleet::waits() const {
+  std::map<std::int64_t, std::string> texts = runner::waits(queue_, slots_);
+  for (const auto& [number, live] : live_)
+    if (!live->waits.empty()) texts[number] = live->waits;
+  return texts;
+}
+
+Executor& Fleet::executor_of(const json& config) const {
+  // Runs frozen before there was a choice have no such key.
+  const std::string name = config.at("schedule").value("executor", "local");
+  const auto found = executors_.find(name);
+  if (found == executors_.end())
+    throw std::invalid_argument("schedule.executor: this assay has no executor '" + name + "'; set it to \"local\"");
+  return *found->second;
+}
 
 std::shared_ptr<Fleet::Live> Fleet::make_live(const registry::RunRow& row) {
   const json config = json::parse(row.config_json);
-  auto live = std::make_shared<Live>(io_, registry_, row.number, row.folder,
+  auto live = std::make_shared<Live>(registry_, row, executor_of(config),
                                      config.at("train").at("steps").get<std::int64_t>());
   live->command_trainer = config.at("trainer").at("kind") == "command";
   return live;
@@ -111,13 +111,19 @@ void Fleet::restore() {
   }
   log_->info("{} runs taken up: {} started before, {} waiting", rows.size(), live_.size(), waiting.jobs.size());
   // The waiting first: they must be there to hear how those they wait for have ended.
-  const auto found = live_;
   happened(waiting);
-  for (const auto& [number, live] : found) guarded(live, "taking it up", [&, live = live] { settle(live); });
+  for (const registry::RunRow& row : rows)
+    if (row.state.kind == StateKind::starting || row.state.kind == StateKind::running)
+      live_.at(row.number)->executor.adopt({row, {}});
   schedule_ingest();
 }
 
 std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
+  for (const SubmittedRun& submitted : submission.runs) {
+    const json config = json::parse(submitted.run.config_json);
+    if (const std::string refused = executor_of(config).refusal(config); !refused.empty())
+      throw std::invalid_argument(submission.series.id + "/" + submitted.run.run + ": " + refused);
+  }
   const fs::path series_folder = paths_.series() / submission.series.id;
   fs::create_directories(series_folder);
   // Every record is first a file: the registry can be rebuilt from these and the run folders.
@@ -190,6 +196,7 @@ void Fleet::apply() {
     }
   }
   applying_ = false;
+  start_decided();
 }
 
 void Fleet::apply_one(const Action& action) {
@@ -229,100 +236,49 @@ void Fleet::start(std::int64_t number) {
   // Recorded first: after a crash right here the run is found starting, and started by the next daemon.
   move(number, {StateKind::starting, {}, {}, ""}, unix_now());
   live_[number] = live;
-  guarded(live, "starting it", [&] { spawn(*live); });
+  Attempt attempt{*row, {}};
+  ++attempt.row.attempt;
+  attempt.row.state.kind = StateKind::starting;
+  decided_[&live->executor].push_back(std::move(attempt));
   schedule_ingest();
 }
 
-void Fleet::spawn(Live& live) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error(std::string("pipe: ") + std::strerror(errno));
-  Fd read_end(ends[0]), write_end(ends[1]);
-  ++live.tries;
-  live.report.clear();
-  start_detached({"supervise", live.folder.string(), "--report", "3"}, log_fd_, write_end.get());
-  live.watch.assign(read_end.release());
-  read_report(live_.at(live.number));
+void Fleet::start_decided() {
+  const auto decided = std::exchange(decided_, {});
+  for (const auto& [executor, attempts] : decided) executor->start(attempts);
 }
 
-void Fleet::read_report(const std::shared_ptr<Live>& live) {
-  live->watch.async_read_some(asio::buffer(live->buffer), [this, live](const asio::error_code& error, std::size_t n) {
-    if (error == asio::error::operation_aborted || live->ended) return;
-    live->report.append(live->buffer.data(), n);
-    if (!error && live->report.find('\n') == std::string::npos && live->report.size() < 4096) return read_report(live);
-    live->watch.close();
-    guarded(live, "reading what its supervisor says", [&] {
-      const std::string line = live->report.substr(0, live->report.find('\n'));
-      if (line.rfind("error ", 0) != 0) return settle(live);
-      registry::State failed{StateKind::failed, {}, {}, line.substr(6)};
-      end(live, failed, unix_now());
-    });
-  });
+void Fleet::running(std::int64_t number) {
+  const auto state = states_.find(number);
+  if (state == states_.end() || state->second != StateKind::starting) return;
+  move(number, {StateKind::running, {}, {}, ""}, unix_now());
+  const std::string where = live_.at(number)->executor.where(number);
+  log_->info("run {} runs{}{}", number, where.empty() ? "" : ": ", where);
 }
 
-void Fleet::settle_later(const std::shared_ptr<Live>& live, int milliseconds) {
-  live->retry.expires_after(std::chrono::milliseconds(milliseconds));
-  live->retry.async_wait([this, live](const asio::error_code& error) {
-    if (!error && !live->ended) guarded(live, "looking after it", [&] { settle(live); });
-  });
+void Fleet::waits(std::int64_t number, const std::string& why) {
+  const auto found = live_.find(number);
+  if (found == live_.end() || found->second->waits == why) return;
+  found->second->waits = why;
+  changed_(number);
 }
 
-// Brings the registry into line with what the run's folder tells.
-void Fleet::settle(const std::shared_ptr<Live>& live) {
-  if (live->ended) return;
-  switch (inspect(live->folder)) {
-    case Condition::alive: return adopt(live);
-    case Condition::coming_up: return settle_later(live, 50);
-    case Condition::never_started:
-      // The lock lets at most one supervisor run a folder, so starting another is safe even if the first only dawdles.
-      if (live->tries < kStartTries) return spawn(*live);
-      return end(live, {StateKind::failed, {}, {}, "its supervisor ended before it could start the trainer"}, unix_now());
-    case Condition::lost: {
-      const int leftovers = end_by_environment("ASSAY_RUN_DIR=" + live->folder.string());
-      if (leftovers > 0) log_->warn("run {}: {} processes of it were left and are ended", live->number, leftovers);
-      return end(live, {StateKind::lost, {}, {}, "its supervisor ended without a record"}, unix_now());
-    }
-    case Condition::ended: {
-      std::optional<ExitRecord> record;
-      try {
-        record = read_exit(live->folder);
-      } catch (const std::runtime_error& unreadable) {
-        return end(live, {StateKind::lost, {}, {}, unreadable.what()}, unix_now());
-      }
-      if (!record) throw std::runtime_error((live->folder / "exit.json").string() + ": went away");
-      live->ingest.finish();
-      const bool finished = live->command_trainer ? live->ingest.any_metrics() : live->ingest.finished_event();
-      return end(live, final_state(*record, finished, live->command_trainer), record->ended);
-    }
-  }
-}
-
-void Fleet::adopt(const std::shared_ptr<Live>& live) {
-  const auto record = read_supervisor(live->folder);
-  live->pidfd = record ? open_process(record->supervisor) : Fd();
-  if (!live->pidfd) return settle_later(live, 10);  // it ended since we looked
-  if (states_.at(live->number) == StateKind::starting) {
-    move(live->number, {StateKind::running, {}, {}, ""}, unix_now());
-    log_->info("run {} runs under supervisor {}", live->number, record->supervisor.pid);
-  }
-  if (fs::exists(live->folder / "kill.json")) signal_process(live->pidfd, SIGTERM);
-  if (live->watch.is_open()) live->watch.close();
-  live->watch.assign(::fcntl(live->pidfd.get(), F_DUPFD_CLOEXEC, 0));
-  live->watch.async_wait(asio::posix::stream_descriptor::wait_read, [this, live](const asio::error_code& error) {
-    if (error || live->ended) return;
-    live->watch.close();
-    guarded(live, "recording its end", [&] { settle(live); });
-  });
-}
-
-void Fleet::end(const std::shared_ptr<Live>& live, registry::State state, double when) {
+void Fleet::ended(std::int64_t number, const Ending& ending, double when) {
+  const auto found = live_.find(number);
+  if (found == live_.end()) return;
+  const std::shared_ptr<Live> live = found->second;
   live->ingest.finish();
-  move(live->number, state, when);
-  live->ended = true;
-  live->retry.cancel();
-  if (live->watch.is_open()) live->watch.close();
-  live_.erase(live->number);
-  log_->info("run {} {}{}{}", live->number, registry::name(state.kind), state.detail.empty() ? "" : ": ", state.detail);
-  happened(event::Ended{live->number, state.kind == StateKind::succeeded});
+  registry::State state;
+  if (const auto* record = std::get_if<ExitRecord>(&ending)) {
+    const bool finished = live->command_trainer ? live->ingest.any_metrics() : live->ingest.finished_event();
+    state = final_state(*record, finished, live->command_trainer);
+  } else {
+    state = std::get<registry::State>(ending);
+  }
+  move(number, state, when);
+  live_.erase(number);
+  log_->info("run {} {}{}{}", number, registry::name(state.kind), state.detail.empty() ? "" : ": ", state.detail);
+  happened(event::Ended{number, state.kind == StateKind::succeeded});
 }
 
 void Fleet::kill(const std::vector<std::int64_t>& numbers, const KillRequest& request) {
@@ -336,10 +292,9 @@ void Fleet::kill(const std::vector<std::int64_t>& numbers, const KillRequest& re
       happened(event::Ended{number, false});
       continue;
     }
-    Live& live = *found->second;
-    write_kill(live.folder, request);
-    // While it is starting, adopt() or the supervisor itself sees the request.
-    if (live.pidfd) signal_process(live.pidfd, SIGTERM);
+    const std::shared_ptr<Live> live = found->second;  // ending it may take it out
+    write_kill(live->folder, request);
+    live->executor.end(number, request);
     log_->info("run {} is being ended by {}", number, request.by);
   }
 }
@@ -353,7 +308,6 @@ void Fleet::schedule_ingest() {
     if (error) return;
     const auto runs = live_;
     for (const auto& [number, live] : runs) {
-      if (live->ended) continue;
       try {
         if (live->ingest.poll()) changed_(number);
       } catch (const std::exception& fault) {
@@ -362,16 +316,6 @@ void Fleet::schedule_ingest() {
     }
     schedule_ingest();
   });
-}
-
-// A fault in the care of one run (disk full, a file that is not JSON) must neither end the daemon nor the run's care.
-void Fleet::guarded(const std::shared_ptr<Live>& live, const char* doing, const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const std::exception& fault) {
-    log_->error("run {}: {}: {}", live->number, doing, fault.what());
-    if (!live->ended) settle_later(live, 1000);
-  }
 }
 
 }  // namespace assay::runner

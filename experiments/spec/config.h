@@ -99,15 +99,32 @@ struct TrainConfig {
   std::string device = "cpu";             // cpu | cuda
 };
 
-// Who runs it. `embedded` is assay-train. `command` starts any program: argv may hold {run_dir}, {config}, {seed}.
+// Who runs it. `embedded` is assay-train. `command` starts any program: argv may hold {run_dir}, {config}, {seed} and
+// any key of this Config, as {quant.format}.
 struct TrainerConfig {
   std::string kind = "embedded";          // embedded | command
   std::vector<std::string> argv;
+  std::string metrics = "jsonl";          // command: jsonl (it writes metrics.jsonl) | verl | trl | regex (its console)
+  std::string metrics_regex;              // regex only: named groups step, key, value, or one group per key
+};
+
+// How often a run is started again after an end that is not a success, by kind of end.
+struct RetryConfig {
+  std::int64_t infrastructure = 0;        // the machine's fault: lost, SIGKILL or SIGBUS from outside, the trainer's code 1
+  std::int64_t stalled = 0;               // ended by the watchdog
+  std::int64_t code = 0;                  // any other failure
+  double backoff = 30;                    // seconds before the first retry; doubles with each
+  double backoff_max = 3600;              // seconds at most
 };
 
 struct ScheduleConfig {
+  std::string executor = "local";         // local
+  std::string group;                      // "": none; `assay group` sets how many runs of a group go at once
+  std::int64_t memory = 0;                // MiB that it is given; 0: not counted
+  std::int64_t gpus = 0;                  // whole GPUs; train.device = "cuda" takes one at least
   double time_limit = 0;                  // seconds; 0: none
   double stall_timeout = 600;             // seconds without a new metrics line; 0: never
+  RetryConfig retry;
 };
 
 struct Config {

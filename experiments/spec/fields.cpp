@@ -117,10 +117,24 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(train.device), one_of({"cpu", "cuda"}), "where the run computes"},
 
       {ASSAY_KEY(trainer.kind), one_of({"embedded", "command"}), "embedded: assay-train; command: any other program"},
-      {ASSAY_KEY(trainer.argv), any(), "command only: the program and its arguments; {run_dir}, {config}, {seed}"},
+      {ASSAY_KEY(trainer.argv), any(), "command only: the program and its arguments; {run_dir}, {config}, {seed}, {quant.format} and any other key"},
+      {ASSAY_KEY(trainer.metrics), one_of({"jsonl", "verl", "trl", "regex"}),
+       "command only: metrics from metrics.jsonl, or from the console as verl or trl print them, or by metrics_regex"},
+      {ASSAY_KEY(trainer.metrics_regex), any(),
+       "regex only: PCRE with named groups step, key, value, or one group per key (__ in its name stands for /)"},
 
+      {ASSAY_KEY(schedule.executor), one_of({"local"}), "who carries the run out; local: this machine"},
+      {ASSAY_KEY(schedule.group), any(), "group whose runs are limited together (`assay group`); empty: none"},
+      {ASSAY_KEY(schedule.memory), count_from(0), "MiB of memory that the run is given; 0: not counted"},
+      {ASSAY_KEY(schedule.gpus), from(0, 1024), "GPUs that the run is given; train.device = \"cuda\" takes one at least"},
       {ASSAY_KEY(schedule.time_limit), from(0), "seconds after which a run is ended; 0: never"},
       {ASSAY_KEY(schedule.stall_timeout), from(0), "seconds without a new metrics line; 0: never"},
+      {ASSAY_KEY(schedule.retry.infrastructure), from(0, 1000),
+       "times it is started again after a fault of the machine: lost, killed from outside, the trainer's exit code 1"},
+      {ASSAY_KEY(schedule.retry.stalled), from(0, 1000), "times it is started again after it stalled"},
+      {ASSAY_KEY(schedule.retry.code), from(0, 1000), "times it is started again after any other failure"},
+      {ASSAY_KEY(schedule.retry.backoff), from(0, 1e9), "seconds before the first retry; doubled with each"},
+      {ASSAY_KEY(schedule.retry.backoff_max), from(0, 1e9), "seconds before a retry at most"},
   };
 }
 #undef ASSAY_KEY
@@ -150,6 +164,7 @@ constexpr std::array missing = std::to_array<Missing>({
     {"quant.format", "\"int4\"", "the formats are nvfp4 and mxfp4"},
     {"model.dtype", "\"bf16\"", "what is not quantized is computed in fp32"},
     {"model.dtype", "\"fp16\"", "what is not quantized is computed in fp32"},
+    {"schedule.executor", "\"slurm\"", "runs start on this machine (\"local\")"},
     {"noise.*", "", "there are no noise runs (AQN, RIN)"},
     {"checkpoint.*", "", "a run saves its adapter at the end and cannot be resumed"},
     {"trainer.ranks", "", "a run is one process"},

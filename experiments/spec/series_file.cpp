@@ -206,7 +206,10 @@ void read_settings(const TomlFile& file, const toml::table& table, const std::st
     const std::string key = prefix.empty() ? std::string(name.str()) : prefix + "." + std::string(name.str());
     const Mark mark = file.mark(name.source());
     const bool section = std::find(sections.begin(), sections.end(), key) != sections.end();
-    if (section && node.is_table()) {
+    const bool within = std::any_of(fields().begin(), fields().end(), [&](const Field& field) {
+      return field.key.size() > key.size() && field.key.starts_with(key) && field.key[key.size()] == '.';
+    });
+    if (within && node.is_table()) {
       read_settings(file, *node.as_table(), key, settings, wrong);
       continue;
     }
