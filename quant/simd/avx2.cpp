@@ -2,6 +2,7 @@
 
 #define ASSAY_TARGET __attribute__((target("arch=x86-64-v3")))
 #include "quant/simd/loops.h"
+#include "quant/simd/bf16_loops.h"
 #include "quant/simd/pack_loops.h"
 
 namespace assay::quant::simd {

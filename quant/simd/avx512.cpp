@@ -6,6 +6,7 @@
 #define ASSAY_TARGET __attribute__((target("arch=x86-64-v4", "prefer-vector-width=512")))
 #endif
 #include "quant/simd/loops.h"
+#include "quant/simd/bf16_loops.h"
 #include "quant/simd/pack_loops.h"
 
 namespace assay::quant::simd {

@@ -1,5 +1,6 @@
 #define ASSAY_TARGET
 #include "quant/simd/loops.h"
+#include "quant/simd/bf16_loops.h"
 #include "quant/simd/pack_loops.h"
 
 namespace assay::quant::simd {

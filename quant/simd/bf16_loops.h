@@ -1,0 +1,267 @@
+// The loops of loops.h for bf16 where it lies, without widening an element: included after it, for the same processors.
+//
+// A bf16 number's absolute value compares like its bits, and rounding to E2M1 does not decrease: under one scale each of
+// the seven levels above 0 begins at one bf16 number. So a block's scale is turned once into seven bounds and seven
+// results, and an element takes seven comparisons and seven selections of 16 bits, twice as many at once as in fp32. The
+// bits are those of block.h's arithmetic: the bounds are found by it.
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// No vector is passed between functions: all that take one are inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
+namespace assay::quant::simd {
+namespace {
+
+// MXFP4's results are bf16 numbers (two significant bits times a power of two, not below 2^-128), so there is nothing to
+// round.
+template <bool Mxfp4>
+ASSAY_QUANT_INLINE std::uint16_t narrowed(float x) {
+  if constexpr (Mxfp4) return static_cast<std::uint16_t>(static_cast<std::uint32_t>(bits_of(x)) >> 16);
+  return result_to_bf16(x);
+}
+
+// A level is a power of two times level 1 or level 1.5, and so are the bf16 numbers where levels begin and what they
+// become: two results and four bounds are enough, the others differ in their exponents.
+constexpr float level_starts[4] = {
+    // The first floats that round_e2m1 takes to .5, 1, 1.5 and 2: the midpoint where a tie goes to the upper, even code,
+    // otherwise the float behind it.
+    0x1.000002p-2f, 0.75f, 0x1.400002p+0f, 1.75f};
+
+// Of N scales at most, as bf16 bits. below: the largest magnitude that does not reach the level.
+template <int N>
+struct Levels {
+  std::int16_t below_half[N], below_1[N], below_3_halves[N], below_2[N];
+  std::int16_t of_1[N], of_3_halves[N];
+  std::int16_t unused[15];  // broadcast() reads on behind the one it wants
+};
+constexpr std::int16_t twice = 1 << 7, four_times = 2 << 7;  // in a bf16 number's bits, added
+
+// Scales outside are left to the fp32 loops: none of the products above and below then leaves the normal numbers.
+constexpr float least_scale = 0x1p-100f, most_scale = 0x1p100f;
+
+ASSAY_TARGET bool have_levels(const float* encode, const float* decode, int n) {
+  std::int32_t inside = 1;
+  for (int b = 0; b < n; ++b) inside &= (encode[b] >= least_scale) & (encode[b] <= most_scale);
+  for (int b = 0; b < n; ++b) inside &= (decode[b] >= least_scale) & (decode[b] <= most_scale);
+  return inside != 0;
+}
+
+template <int N>
+ASSAY_TARGET void find_levels(const float* encode, const float* decode, int n, Levels<N>& to) {
+  float inverse[N];
+  // A little less than 1 / encode: the quotient below then stays under the bound although it is rounded three times.
+  for (int b = 0; b < n; ++b) inverse[b] = (1.0f - 0x1p-20f) / encode[b];
+  std::int16_t* below[4] = {to.below_half, to.below_1, to.below_3_halves, to.below_2};
+  for (int i = 0; i < 4; ++i) {
+    const float start = level_starts[i];
+    std::int16_t* bound = below[i];
+    for (int b = 0; b < n; ++b) {
+      // The bf16 number behind the quotient is the level's first, or the one before that: 2^-19 is less than their distance.
+      const std::int32_t next = (bits_of(start * inverse[b]) >> 16) + 1;
+      const bool reaches = float_of(next << 16) * encode[b] >= start;
+      bound[b] = static_cast<std::int16_t>(next - (reaches ? 1 : 0));
+    }
+  }
+  for (int b = 0; b < n; ++b) to.of_1[b] = static_cast<std::int16_t>(result_to_bf16(decode[b]));
+  for (int b = 0; b < n; ++b) to.of_3_halves[b] = static_cast<std::int16_t>(result_to_bf16(1.5f * decode[b]));
+}
+
+// Sixteen at once: the vectoriser does not see through seven selections, so they are written as a vector.
+using Sixteen = std::int16_t __attribute__((vector_size(32)));
+
+ASSAY_QUANT_INLINE Sixteen sixteen(const void* from) {
+  Sixteen x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+
+// A shuffle of sixteen, and not sixteen times one: of those g++ 12 makes fifteen insertions.
+ASSAY_QUANT_INLINE Sixteen broadcast(const std::int16_t* x) {
+  const Sixteen from_x = sixteen(x);
+  return __builtin_shufflevector(from_x, from_x, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+}
+
+template <class At>
+ASSAY_QUANT_INLINE void by_levels(const std::uint16_t* from, std::uint16_t* to, const At& at) {
+  const Sixteen x = sixteen(from), magnitude = x & 0x7fff;
+  const Sixteen below_3_halves = at(at.of.below_3_halves), below_2 = at(at.of.below_2);
+  const Sixteen of_1 = at(at.of.of_1), of_3_halves = at(at.of.of_3_halves);
+  Sixteen y = magnitude > at(at.of.below_half) ? of_1 - twice : Sixteen{};
+  y = magnitude > at(at.of.below_1) ? of_1 : y;
+  y = magnitude > below_3_halves ? of_3_halves : y;
+  y = magnitude > below_2 ? of_1 + twice : y;
+  y = magnitude > below_3_halves + twice ? of_3_halves + twice : y;
+  y = magnitude > below_2 + twice ? of_1 + four_times : y;
+  y = magnitude > below_3_halves + four_times ? of_3_halves + four_times : y;
+  y |= x & static_cast<std::int16_t>(0x8000);
+  std::memcpy(to, &y, sizeof y);
+}
+
+// All sixteen under scale b.
+template <int N>
+struct OneScale {
+  const Levels<N>& of;
+  int b;
+  ASSAY_QUANT_INLINE Sixteen operator()(const std::int16_t* row) const { return broadcast(row + b); }
+};
+// Each under its own, from c on.
+template <int N>
+struct Scales {
+  const Levels<N>& of;
+  int c;
+  ASSAY_QUANT_INLINE Sixteen operator()(const std::int16_t* row) const { return sixteen(row + c); }
+};
+
+// To nearest, and not by division, whose zeros lose their sign.
+ASSAY_QUANT_INLINE bool has_levels(const Spec& spec) {
+  return spec.rounding == Rounding::nearest_even && spec.mode != Mode::ct && spec.mode != Mode::ct_bf16;
+}
+
+using Eight = std::int16_t __attribute__((vector_size(16)));
+ASSAY_QUANT_INLINE Eight larger_of(Eight a, Eight b) { return a > b ? a : b; }
+
+// Eight largest magnitudes of a block each, as bits of their fp32 values, from `in` on. Halves of blocks are reduced
+// together: three rounds of interleaving for eight blocks, instead of three shuffles for each.
+template <int B>
+ASSAY_QUANT_INLINE void eight_maxima(const std::uint16_t* in, std::int32_t* maxima) {
+  Eight m[8];
+  for (int b = 0; b < 8; ++b) {
+    Eight most = {};
+    for (int i = 0; i < B; i += 8) {
+      Eight x;
+      std::memcpy(&x, in + b * B + i, sizeof x);
+      most = larger_of(most, x & 0x7fff);
+    }
+    m[b] = most;
+  }
+  for (int half = 4; half > 0; half /= 2) {
+    for (int b = 0; b < half; ++b) {
+      m[b] = larger_of(__builtin_shufflevector(m[b], m[b + half], 0, 8, 1, 9, 2, 10, 3, 11),
+                       __builtin_shufflevector(m[b], m[b + half], 4, 12, 5, 13, 6, 14, 7, 15));
+    }
+  }
+  for (int b = 0; b < 8; ++b) maxima[b] = m[0][b] << 16;
+}
+
+template <int B>
+ASSAY_TARGET bool consecutive_bf16(Job& job, float a, const std::uint16_t* in, std::uint16_t* out, int n,
+                                   std::int64_t index) {
+  constexpr bool mxfp4 = B == 32;
+  std::int32_t maxima[lanes];
+  float encode[lanes], decode[lanes];
+  std::int32_t worst = 0;
+  int b = 0;
+  for (; b + 8 <= n; b += 8) eight_maxima<B>(in + b * B, maxima + b);
+  for (; b < n; ++b) {
+    std::int16_t m = 0;
+#pragma GCC unroll 1
+    for (int i = 0; i < B; ++i) {
+      const auto bits = static_cast<std::int16_t>(in[b * B + i] & 0x7fff);
+      m = m > bits ? m : bits;
+    }
+    maxima[b] = m << 16;
+  }
+  for (b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
+  if (worst >= infinity_bits) return false;
+  scales<false>(job.spec.mode, a, {Layout::Kind::rows, nullptr}, maxima, n, encode, decode);
+  if (has_levels(job.spec) && have_levels(encode, decode, n)) {
+    Levels<lanes> found;
+    find_levels(encode, decode, n, found);
+    for (b = 0; b < n; ++b) {
+      const std::uint16_t* from = in + b * B;
+      std::uint16_t* to = out + b * B;
+      prefetch(from + n * B, B);
+      for (int i = 0; i < B; i += 16) by_levels(from + i, to + i, OneScale<lanes>{found, b});
+    }
+    return true;
+  }
+  with_rounding<!mxfp4>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    for (b = 0; b < n; ++b) {
+      const float to_code = encode[b], from_code = decode[b];
+      const std::uint16_t* from = in + b * B;
+      std::uint16_t* to = out + b * B;
+      prefetch(from + n * B, B);
+#pragma GCC ivdep
+#pragma GCC unroll 1
+      for (int i = 0; i < B; ++i) {
+        to[i] = narrowed<mxfp4>(round(from_bf16(from[i]), to_code, index + b * B + i) * from_code);
+      }
+    }
+  });
+  return true;
+}
+
+// A strip's rows, one after the other: put(from, to, c0) writes `width` results of a row.
+template <class Put>
+ASSAY_QUANT_INLINE void each_row(const Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
+                                 std::ptrdiff_t out_stride, int height, int width, const Put& put) {
+  std::uint16_t past_caches[strip_lanes];
+  for (int r = 0; r < height; ++r) {
+    const std::uint16_t* from = in + r * in_stride;
+    prefetch(from + width, width);
+    put(from, job.stream ? past_caches : out + r * out_stride, r);
+    if (job.stream) stream(past_caches, out + r * out_stride, static_cast<std::size_t>(width) * 2);
+  }
+}
+
+template <bool Mxfp4>
+ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const float* decode, const std::uint16_t* in,
+                                 std::ptrdiff_t in_stride, std::uint16_t* out, std::ptrdiff_t out_stride, int height,
+                                 int width, std::int64_t index) {
+  if (has_levels(job.spec) && have_levels(encode, decode, width)) {
+    Levels<strip_lanes> found;
+    find_levels(encode, decode, width, found);
+    each_row(job, in, in_stride, out, out_stride, height, width,
+             [&](const std::uint16_t* from, std::uint16_t* to, int) ASSAY_QUANT_LAMBDA {
+      int c = 0;
+      for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, Scales<strip_lanes>{found, c});
+      if (c == width) return;
+      // The table's columns behind `width` are whatever they are: those results are not kept.
+      std::uint16_t rest[16] = {};
+      std::memcpy(rest, from + c, sizeof *from * static_cast<std::size_t>(width - c));
+      by_levels(rest, rest, Scales<strip_lanes>{found, c});
+      std::memcpy(to + c, rest, sizeof *from * static_cast<std::size_t>(width - c));
+    });
+    return;
+  }
+  with_rounding<!Mxfp4>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
+    each_row(job, in, in_stride, out, out_stride, height, width,
+             [&](const std::uint16_t* from, std::uint16_t* to, int r) ASSAY_QUANT_LAMBDA {
+      const std::int64_t at = index + r * job.in.cols;
+#pragma GCC ivdep
+      for (int c = 0; c < width; ++c) to[c] = narrowed<Mxfp4>(round(from_bf16(from[c]), encode[c], at + c) * decode[c]);
+    });
+  });
+}
+
+ASSAY_TARGET bool strip_bf16(Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
+                             std::ptrdiff_t out_stride, int height, int width, std::int64_t index) {
+  std::int16_t maxima_16[strip_lanes] = {};
+  std::int32_t maxima[strip_lanes];
+  float encode[strip_lanes], decode[strip_lanes];
+  for (int r = 0; r < height; ++r) {
+    const std::uint16_t* row = in + r * in_stride;
+    for (int c = 0; c < width; ++c) {
+      const auto bits = static_cast<std::int16_t>(row[c] & 0x7fff);
+      maxima_16[c] = maxima_16[c] > bits ? maxima_16[c] : bits;
+    }
+  }
+  std::int32_t worst = 0;
+  for (int c = 0; c < width; ++c) {
+    maxima[c] = maxima_16[c] << 16;
+    worst = larger(worst, maxima[c]);
+  }
+  if (worst >= infinity_bits) return false;
+  if (job.spec.tiles) share_among_tiles(maxima, width);
+  scales<false>(job.spec.mode, job.tensor_max, {Layout::Kind::columns, nullptr}, maxima, width, encode, decode);
+  const auto elements = job.spec.format == Format::mxfp4 ? strip_elements<true> : strip_elements<false>;
+  elements(job, encode, decode, in, in_stride, out, out_stride, height, width, index);
+  return true;
+}
+
+}  // namespace
+}  // namespace assay::quant::simd
