@@ -53,19 +53,4 @@ Registry& Registry::operator=(Registry&&) noexcept = default;
 
 void Registry::batch(const std::function<void()>& body) { impl_->write(body); }
 
-std::vector<std::string> Registry::problems() const {
-  return impl_->read([&] {
-    std::vector<std::string> found;
-    {
-      Use check(impl_->statement("PRAGMA integrity_check"));
-      while (check.step())
-        if (check.text(0) != "ok") found.push_back(check.text(0));
-    }
-    Use keys(impl_->statement("PRAGMA foreign_key_check"));
-    while (keys.step())
-      found.push_back("a row of " + keys.text(0) + " refers to a row of " + keys.text(2) + " that is not there");
-    return found;
-  });
-}
-
 }  // namespace assay::registry

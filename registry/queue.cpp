@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "registry/connection.h"
+#include "registry/journal.h"
 
 namespace assay::registry {
 namespace {
@@ -114,6 +115,7 @@ std::vector<std::int64_t> Registry::add_runs(
     const std::vector<NewRun>& runs, const std::function<std::string(std::int64_t, const NewRun&)>& make_folder) {
   return impl_->write([&] {
     std::vector<std::int64_t> numbers;
+    const double now = unix_now();
     for (const NewRun& run : runs) {
       if (!impl_->exists("SELECT 1 FROM series WHERE id = ?1", run.series))
         throw std::invalid_argument("run " + run.run + " belongs to series " + run.series +
@@ -121,7 +123,7 @@ std::vector<std::int64_t> Registry::add_runs(
       {
         Use use(impl_->statement("INSERT INTO runs(series, run, seed, batch, config_sha256, priority, state, created) "
                                  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', ?7)"));
-        use.bind(run.series, run.run, run.seed, run.batch, run.config_sha256, run.priority, unix_now()).run();
+        use.bind(run.series, run.run, run.seed, run.batch, run.config_sha256, run.priority, now).run();
       }
       const std::int64_t number = impl_->database.getLastInsertRowid();
       {
@@ -142,6 +144,7 @@ std::vector<std::int64_t> Registry::add_runs(
         throw std::invalid_argument("the folder " + folder + " already belongs to another run");
       Use use(impl_->statement("UPDATE runs SET folder = ?2 WHERE number = ?1"));
       use.bind(number, folder).run();
+      append_state(folder, {now, 0, {StateKind::queued, {}, {}, ""}, run.priority, run.after}, true, false);
       numbers.push_back(number);
     }
     return numbers;
@@ -221,6 +224,12 @@ bool Registry::transition(std::int64_t number, StateKind expected, const State& 
       const bool ran = expected != StateKind::queued && expected != StateKind::blocked;
       use.bind(number, name(next.kind), next.exit_code, next.signal, next.detail, is_final(next.kind), now, ran).run();
     }
+    Use use(impl_->statement("SELECT folder, attempt FROM runs WHERE number = ?1"));
+    use.bind(number).step();
+    const std::filesystem::path folder = use.text(0);
+    // How a run ended is in exit.json already, which is synced; that it never started, or was lost, stands only here.
+    append_state(folder, {now, use.integer(1), next, 0, {}}, false,
+                 is_final(next.kind) && !std::filesystem::exists(folder / "exit.json"));
     return true;
   });
 }

@@ -111,6 +111,25 @@ struct Event {
   std::string kind, message, data_json;
 };
 
+// Something said about a series, a run id or a run. A line of records.jsonl first (docs/run-folder.md); never changed: a
+// later line with the same key (series, run, run_id, kind, subject) is its next version.
+struct Record {
+  std::string series;
+  std::int64_t run = 0;                // 0: not about one run, but
+  std::string run_id;                  // about this id of the series whatever the seed; empty: about the whole series
+  std::string kind;                    // hypothesis | note | tag | verdict | conclusion | cause | verify
+  std::string subject;                 // a note's number, a tag's word, a cause's name; empty for the others
+  std::int64_t version = 0;            // from 1
+  bool newest = false;                 // the highest version of its key
+  bool withdrawn = false;              // this version takes the record back (a tag removed); `text` may say why
+  double time = 0;                     // unix seconds
+  std::string author;                  // user name
+  std::string source;                  // command | series file | verify | import
+  std::string text;                    // as written
+  std::string data_json = "{}";        // cause: {"run", "against", "status"}; verify: docs/manual.md
+};
+bool is_record_kind(const std::string& kind);
+
 class Registry {
  public:
   enum class Access { read_write, read_only };
@@ -149,7 +168,7 @@ class Registry {
 
   // One transaction: compare-and-set from `expected`; false when the run is not in that state any more.
   // starting: increments attempt, sets started, writes an attempts row. Final states: set ended. queued or blocked
-  // (a retry): clears started and ended. Throws std::invalid_argument when there is no such run.
+  // (a retry): clears started and ended. The new state is a line of states.jsonl in the run's folder first (journal.h). Throws std::invalid_argument when there is no such run.
   bool transition(std::int64_t number, StateKind expected, const State& next, double now);
 
   // Ingest. Replaying the same rows is harmless.
@@ -171,8 +190,27 @@ class Registry {
   std::vector<Attempt> attempts(std::int64_t run) const;
   std::optional<RunFacts> facts(std::int64_t run) const;
 
+  // Adds one line of a records.jsonl, which ends at byte `line_end` of it, and returns it with its version (and, for a
+  // note without one, its number); nothing when it was there already. With `run` given, series and run_id are that run's.
+  // Throws std::invalid_argument when there is no such run, series or kind.
+  std::optional<Record> put_record(const Record& record, std::int64_t line_end);
+  // How far the records.jsonl of a run's folder (run 0: of the series' folder) has been read.
+  std::int64_t recorded_bytes(const std::string& series, std::int64_t run) const;
+  // All versions, by time. About this run, or about its run id in its series (`run` is 0 there).
+  std::vector<Record> records_of_run(std::int64_t run) const;
+  // All versions, by time: about the series (run_id empty), about its run ids, and about each of its runs.
+  std::vector<Record> records_of_series(const std::string& series) const;
+
   // Looks through the whole file: what SQLite's integrity check and the foreign keys complain of; empty: nothing.
   std::vector<std::string> problems() const;
+  // The same without foreign keys, and without the metrics and outcomes, whose pages grow with every step: milliseconds.
+  std::vector<std::string> quick_problems() const;
+  // A whole copy at one moment (SQLite's backup API), while others read and write. Throws std::runtime_error
+  // "FILE: REASON" when `copy` is there already or cannot be written; nothing is left behind then.
+  void back_up(const std::filesystem::path& copy) const;
+  // Puts a run back under its number, as `assay rebuild` found it in its folder. Its series and the runs in `after` must
+  // be there.
+  void restore_run(const RunRow& row, const RunFacts& facts, const std::vector<Attempt>& attempts);
 
  private:
   struct Impl;

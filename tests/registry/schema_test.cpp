@@ -43,6 +43,9 @@ std::vector<Migration> with_another(const char* sql) {
   return steps;
 }
 
+const int kLast = migrations().back().version;
+const std::string kLastText = std::to_string(kLast), kNextText = std::to_string(kLast + 1);
+
 int version_of(const fs::path& file) {
   SQLite::Database database(file.string(), SQLite::OPEN_READONLY, 10'000);
   return database.execAndGet("PRAGMA user_version").getInt();
@@ -57,7 +60,7 @@ TEST_CASE("a new registry is marked, strict and in WAL mode, and nothing is left
   CHECK(std::distance(fs::directory_iterator(folder), {}) == 1);
   SQLite::Database database(file.string(), SQLite::OPEN_READONLY);
   CHECK(database.execAndGet("PRAGMA application_id").getInt() == 0x61737379);
-  CHECK(database.execAndGet("PRAGMA user_version").getInt() == 1);
+  CHECK(database.execAndGet("PRAGMA user_version").getInt() == migrations().back().version);
   CHECK(database.execAndGet("PRAGMA journal_mode").getString() == "wal");
   SQLite::Statement tables(database, "SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND name NOT LIKE 'sqlite%'");
   int count = 0;
@@ -65,7 +68,7 @@ TEST_CASE("a new registry is marked, strict and in WAL mode, and nothing is left
     INFO(tables.getColumn(0).getString());
     CHECK(tables.getColumn(1).getInt() == 1);
   }
-  CHECK(count == 13);
+  CHECK(count == 14);
 }
 
 TEST_CASE("what is no registry is refused in one sentence") {
@@ -137,12 +140,12 @@ TEST_CASE("a newer registry is refused, an older one only when it may not be wri
   const auto file = fresh_folder("schema/newer") / "registry.sqlite";
   { auto records = with_runs(file, 1); }
   auto steps = with_another("CREATE TABLE added (x INTEGER) STRICT");
-  CHECK_THROWS_WITH(open_checked(file, false, steps), Contains("older schema 1"));
+  CHECK_THROWS_WITH(open_checked(file, false, steps), Contains("older schema " + kLastText));
   {
     auto database = open_checked(file, true, steps);
-    CHECK(migrate(database, file, steps) == 1);
+    CHECK(migrate(database, file, steps) == kLast);
   }
-  CHECK_THAT(refusal(file), Contains("newer assay (schema 2; this one knows up to 1)"));
+  CHECK_THAT(refusal(file), Contains("newer assay (schema " + kNextText + "; this one knows up to " + kLastText + ")"));
   CHECK_THAT(refusal(file, Registry::Access::read_only), Contains("newer assay"));
 }
 
@@ -152,12 +155,12 @@ TEST_CASE("a migration keeps the data and a copy of the file as it was") {
   const auto steps = with_another("ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT 'none'");
   {
     auto database = open_checked(file, true, steps);
-    CHECK(migrate(database, file, steps) == 1);
-    CHECK(migrate(database, file, steps) == 2);  // nothing left to do
+    CHECK(migrate(database, file, steps) == kLast);
+    CHECK(migrate(database, file, steps) == kLast + 1);  // nothing left to do
     CHECK(database.execAndGet("SELECT count(*) FROM runs WHERE note = 'none'").getInt() == 3);
   }
-  CHECK(version_of(file) == 2);
-  const fs::path copy = file.string() + ".schema-1.backup";
+  CHECK(version_of(file) == kLast + 1);
+  const fs::path copy = file.string() + ".schema-" + kLastText + ".backup";
   REQUIRE(fs::exists(copy));
   auto old = open(copy);
   CHECK(old.runs({}).size() == 3);
@@ -174,7 +177,7 @@ TEST_CASE("a migration that fails changes nothing") {
   }
   auto records = open(file);
   CHECK(records.runs({}).size() == 2);
-  CHECK(version_of(file) == 1);
+  CHECK(version_of(file) == kLast);
   SQLite::Database database(file.string(), SQLite::OPEN_READONLY);
   CHECK_FALSE(database.tableExists("half"));
 }
@@ -189,7 +192,7 @@ TEST_CASE("many that open an old registry at once migrate it once") {
     threads.emplace_back([&] {
       try {
         auto database = open_checked(file, true, steps);
-        if (migrate(database, file, steps) == 1) ++migrated;
+        if (migrate(database, file, steps) == kLast) ++migrated;
       } catch (const std::exception&) {
         ++failed;
       }
@@ -240,11 +243,13 @@ TEST_CASE("listings do not touch the metrics") {
   CHECK_THROWS(records.metrics(1));
 }
 
-// The file was written by this test (ASSAY_WRITE_GOLDEN=1) with the first build of schema 1, and stays as it is: every
+// Each file was written by this test (ASSAY_WRITE_GOLDEN=1) with the first build of its schema, and stays as it is: every
 // later assay must read it.
-TEST_CASE("the registry of schema 1 in the golden folder is still read") {
-  const auto golden = assay::test::source("tests/golden/registry/schema-1.sqlite");
-  if (std::getenv("ASSAY_WRITE_GOLDEN") && !fs::exists(golden)) {
+TEST_CASE("the registries of all released schemas in the golden folder are still read") {
+  const int version = GENERATE(range(1, kLast + 1));
+  CAPTURE(version);
+  const auto golden = assay::test::source("tests/golden/registry/schema-" + std::to_string(version) + ".sqlite");
+  if (std::getenv("ASSAY_WRITE_GOLDEN") && version == kLast && !fs::exists(golden)) {
     auto records = with_runs(golden, 2);
     records.transition(1, StateKind::queued, {StateKind::starting, {}, {}, ""}, 1'800'000'000);
     records.transition(1, StateKind::starting, {StateKind::running, {}, {}, ""}, 1'800'000'001);
@@ -260,6 +265,14 @@ TEST_CASE("the registry of schema 1 in the golden folder is still read") {
     records.put_event({0, 1'800'000'000, -1, "daemon", "started", "{}"});
     records.put_document(1, "doctor", R"({"findings":[]})");
     records.set_ingested_bytes(1, "metrics.jsonl", 1234);
+    Record verdict;
+    verdict.run = 1;
+    verdict.kind = "verdict";
+    verdict.text = "the loss was not finite";
+    verdict.time = 1'800'000'100;
+    verdict.author = "lab";
+    verdict.source = "command";
+    records.put_record(verdict, 100);
   }
   const auto file = fresh_folder("schema/fixture") / "registry.sqlite";
   fs::copy_file(golden, file);
@@ -294,6 +307,7 @@ TEST_CASE("the registry of schema 1 in the golden folder is still read") {
   CHECK(records.document(1, "doctor"));
   CHECK(records.ingested_bytes(1, "metrics.jsonl") == 1234);
   CHECK(records.progress(1).score == 0.25);
+  CHECK(records.records_of_run(1).size() == (version < 2 ? 0 : 1));  // schema 2 brought them
   REQUIRE(records.facts(1));
   CHECK(records.facts(1)->environment_json == R"({"cores":2})");
   CHECK(records.add_runs({assay::test::new_run("z", 9)}, assay::test::folder_name)[0] == 4);

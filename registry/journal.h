@@ -1,0 +1,36 @@
+// states.jsonl in a run folder: every state the run was in, a line each, so that the registry can be rebuilt.
+//
+//   {"time", "state", "attempt", "exit_code", "signal", "detail"}; the first one also has "priority" and "after"
+// Registry::add_runs() and Registry::transition() write it, inside their transactions and before the commit. A line whose
+// commit failed is followed by what really happened; replaying takes the lines in order, and the last word counts.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "registry/registry.h"
+
+namespace assay::registry {
+
+struct StateLine {
+  double time = 0;                     // unix seconds
+  std::int64_t attempt = 0;            // attempts started so far, this one included
+  State state;
+  std::int64_t priority = 0;           // of the first line
+  std::vector<std::int64_t> after;     // of the first line
+};
+
+// Appends a line; `sync`: it survives a power cut. A run whose folder is gone has no journal: nothing happens then.
+// Throws std::runtime_error "PATH: REASON".
+void append_state(const std::filesystem::path& folder, const StateLine& line, bool first, bool sync);
+
+// The lines that are whole; empty when there is no file. `bad` counts those that are not what append_state() writes.
+std::vector<StateLine> read_states(const std::filesystem::path& folder, int& bad);
+
+// What the lines amount to, by the rules of Registry::transition(): state, attempt, created, started, ended, priority and
+// after of `row` are set. `lines` must not be empty.
+std::vector<Attempt> replay_states(const std::vector<StateLine>& lines, RunRow& row);
+
+}  // namespace assay::registry
