@@ -21,7 +21,11 @@ using registry::StateKind;
 
 constexpr auto kIngestEvery = std::chrono::milliseconds(100);
 
-int threads_of(const json& config) { return config.at("train").at("threads").get<int>(); }
+// Of all its ranks.
+int threads_of(const json& config) {
+  const json& train = config.at("train");
+  return train.at("threads").get<int>() * train.value("ranks", 1);
+}
 
 Job job_of(const registry::RunRow& row) {
   Job job;

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -123,6 +125,18 @@ void LineWriter::write(std::string_view line) {
 
 void LineWriter::sync() {
   if (::fdatasync(fd_) != 0) fail(path_, errno);
+}
+
+std::int64_t LineWriter::size() const {
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) fail(path_, errno);
+  return static_cast<std::int64_t>(status.st_size);
+}
+
+bool LineWriter::lock() {
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return true;
+  if (errno != EWOULDBLOCK) fail(path_, errno);
+  return false;
 }
 
 std::string sha256_hex(std::string_view bytes) {

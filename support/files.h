@@ -44,6 +44,9 @@ class LineWriter {
   LineWriter& operator=(const LineWriter&) = delete;
   void write(std::string_view line);  // without the newline
   void sync();                        // fdatasync
+  std::int64_t size() const;          // bytes in the file
+  // Exclusive, until the writer goes or its process ends. False: another process has it.
+  bool lock();
 
  private:
   std::filesystem::path path_;

@@ -126,6 +126,14 @@ bool has_tensor_scale(const std::string& mode) {
   return mode != "torchao_one_level" && std::find(modes.begin(), modes.end(), mode) != modes.end();
 }
 
+bool batch_invariant(const Config& config) {
+  const QuantConfig& q = config.quant;
+  if (q.format == "none") return true;
+  const std::string mode = q.mode.empty() ? default_mode(q.format) : q.mode;
+  const bool mixes_tokens = q.injection_point != "weight" && q.tensor_scale == "tensor" && has_tensor_scale(mode);
+  return q.apply_during == "both" && !mixes_tokens;
+}
+
 std::string default_mode(const std::string& format) {
   const auto modes = modes_of(format);
   return modes.empty() ? "" : modes.front();
@@ -147,6 +155,8 @@ std::string quant_label(const QuantConfig& quant) {
     label += " on";
     for (const std::string& target : quant.targets) label += " " + target;
   }
+  if (quant.skip_first_layers > 0) label += " skip-first-" + std::to_string(quant.skip_first_layers);
+  if (quant.skip_last_layers > 0) label += " skip-last-" + std::to_string(quant.skip_last_layers);
   if (!quant.exclude.empty()) {
     label += " except";
     for (const std::string& entry : quant.exclude) label += " " + entry;

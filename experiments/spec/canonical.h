@@ -25,6 +25,9 @@ std::string config_hash(const Config& config);
 std::vector<std::string> modes_of(const std::string& format);
 // Whether a mode has an fp32 scale over the tensor (or token), which quant.tensor_scale is about.
 bool has_tensor_scale(const std::string& mode);
+// Whether the sampler's log-probs are the trainer's, bit for bit, on the CPU (docs/decisions.md, 6): a token's activations
+// depend neither on its batch nor on whether it is sampled or trained on.
+bool batch_invariant(const Config& config);
 // The mode that an empty quant.mode stands for: nvfp4: te; mxfp4: floor; none: empty.
 std::string default_mode(const std::string& format);
 

@@ -69,7 +69,20 @@ class Checker {
               "quant.mode = \"" + mode + "\" is no mode of " + q.format + "; wanted one of " + wanted);
     refuse_if(fits && q.tensor_scale == "row" && !has_tensor_scale(mode), {"quant.tensor_scale", "quant.mode", "quant.format"},
               "quant.tensor_scale = \"row\" needs a mode with a tensor scale; " + q.format + "/" + mode + " has none");
-    if (layers_ < 0 || settled_.unknown.contains("quant.exclude") || settled_.unknown.contains("lora.targets")) return;
+    if (c_.rollout.batch_invariant) {
+      refuse_if(fits && q.injection_point != "weight" && q.tensor_scale == "tensor" && has_tensor_scale(mode),
+                {"rollout.batch_invariant", "quant.tensor_scale", "quant.mode", "quant.format", "quant.injection_point"},
+                "rollout.batch_invariant: with one activation scale a tensor a token's value depends on its batch; set "
+                "quant.tensor_scale = \"row\"");
+      refuse_if(q.apply_during != "both", {"rollout.batch_invariant", "quant.apply_during"},
+                "rollout.batch_invariant: quant.apply_during = \"" + q.apply_during +
+                    "\" samples from another model than it trains; set it to \"both\"");
+    }
+    refuse_if(layers_ >= 0 && q.skip_first_layers + q.skip_last_layers >= layers_,
+              {"quant.skip_first_layers", "quant.skip_last_layers"},
+              "nothing is quantized: quant.skip_first_layers and quant.skip_last_layers leave none of the model's " +
+                  std::to_string(layers_) + " layers");
+    if (layers_ < 0 || q.skip_first_layers + q.skip_last_layers >= layers_ || settled_.unknown.contains("quant.exclude") || settled_.unknown.contains("lora.targets")) return;
     try {
       for (const std::string& entry : idle_exclusions(q, c_.lora, layers_))
         refuse_if(true, {"quant.exclude"},

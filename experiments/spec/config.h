@@ -49,6 +49,8 @@ struct QuantConfig {
   bool ste = true;                        // straight-through estimator behind the activation quantizer
   std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
   std::vector<std::string> exclude;       // exact module names, or anchored patterns written ^…$
+  std::int64_t skip_first_layers = 0;     // decoder layers at the beginning and at the end that are left alone
+  std::int64_t skip_last_layers = 0;
 };
 
 struct RolloutConfig {
@@ -59,6 +61,7 @@ struct RolloutConfig {
   std::int64_t max_prompt_length = 1024;  // tokens; a longer prompt is an error of the data, named by line
   std::int64_t max_response_length = 1024;
   std::int64_t batch_size = 0;            // sequences sampled at once; 0: all
+  bool batch_invariant = false;           // refuse what would make the sampler's log-probs other than the trainer's
 };
 
 struct GrpoConfig {
@@ -95,8 +98,17 @@ struct EvalConfig {
 struct TrainConfig {
   std::int64_t steps = 20;
   std::int64_t seed = 1;
-  std::int64_t threads = 1;               // part of what makes a run reproducible
+  std::int64_t threads = 1;               // of each rank; part of what makes a run reproducible
+  std::int64_t ranks = 1;                 // processes that share a step's prompts, over MPI
   std::string device = "cpu";             // cpu | cuda
+};
+
+// What `assay-train run --resume` goes on from (docs/run-folder.md). A run that is ended by SIGTERM or SIGINT writes one in
+// any case.
+struct CheckpointConfig {
+  std::int64_t every = 5;                 // training steps, from step 0 on; 0: none but at a signal
+  std::int64_t keep_last = 2;             // of those written, the newest stay
+  bool keep_best = true;                  // and the one with the highest accuracy
 };
 
 // Who runs it. `embedded` is assay-train. `command` starts any program: argv may hold {run_dir}, {config}, {seed} and
@@ -139,6 +151,7 @@ struct Config {
   OptimizerConfig optimizer;
   EvalConfig eval;
   TrainConfig train;
+  CheckpointConfig checkpoint;
   TrainerConfig trainer;
   ScheduleConfig schedule;
 };

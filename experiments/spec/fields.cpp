@@ -70,6 +70,8 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(quant.ste), any(), "straight-through estimator behind the activation quantizer"},
       {ASSAY_KEY(quant.targets), one_of(projections), "projections that are quantized"},
       {ASSAY_KEY(quant.exclude), modules(), "modules left alone: exact names, or anchored patterns written ^…$"},
+      {ASSAY_KEY(quant.skip_first_layers), count_from(0), "decoder layers at the beginning that are left alone"},
+      {ASSAY_KEY(quant.skip_last_layers), count_from(0), "decoder layers at the end that are left alone"},
 
       {ASSAY_KEY(rollout.samples_per_prompt), from(1, 4096), "the group size"},
       {ASSAY_KEY(rollout.temperature), above(0, 100), "sampling temperature of training; evaluation is greedy"},
@@ -78,6 +80,8 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(rollout.max_prompt_length), count_from(1), "tokens; a longer prompt is an error that names its line"},
       {ASSAY_KEY(rollout.max_response_length), count_from(1), "tokens"},
       {ASSAY_KEY(rollout.batch_size), count_from(0), "sequences sampled at once; 0: all"},
+      {ASSAY_KEY(rollout.batch_invariant), any(),
+       "true on-policy: refuse what would make the sampler's log-probs differ from the trainer's in a single bit"},
 
       {ASSAY_KEY(grpo.train_batch_size), count_from(1), "prompts per step that are trained on"},
       {ASSAY_KEY(grpo.gen_batch_size), count_from(0), "prompts per generation batch; 0: train_batch_size"},
@@ -114,7 +118,13 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(train.steps), count_from(1), "training steps"},
       {ASSAY_KEY(train.seed), from(0), "of sampling, adapters and the order of the data"},
       {ASSAY_KEY(train.threads), from(1, 1024), "worker threads; part of what makes a run reproducible"},
+      {ASSAY_KEY(train.ranks), from(1, 4096), "processes that share a step's prompts, over MPI; each has train.threads threads"},
       {ASSAY_KEY(train.device), one_of({"cpu", "cuda"}), "where the run computes"},
+
+      {ASSAY_KEY(checkpoint.every), count_from(0),
+       "training steps between checkpoints, step 0 included; 0: only when a signal ends the run"},
+      {ASSAY_KEY(checkpoint.keep_last), count_from(1), "the newest checkpoints that are kept"},
+      {ASSAY_KEY(checkpoint.keep_best), any(), "write and keep the one with the highest accuracy too"},
 
       {ASSAY_KEY(trainer.kind), one_of({"embedded", "command"}), "embedded: assay-train; command: any other program"},
       {ASSAY_KEY(trainer.argv), any(), "command only: the program and its arguments; {run_dir}, {config}, {seed}, {quant.format} and any other key"},
@@ -166,9 +176,6 @@ constexpr std::array missing = std::to_array<Missing>({
     {"model.dtype", "\"fp16\"", "what is not quantized is computed in fp32"},
     {"schedule.executor", "\"slurm\"", "runs start on this machine (\"local\")"},
     {"noise.*", "", "there are no noise runs (AQN, RIN)"},
-    {"checkpoint.*", "", "a run saves its adapter at the end and cannot be resumed"},
-    {"trainer.ranks", "", "a run is one process"},
-    {"train.ranks", "", "a run is one process"},
     {"train.epochs", "", "the length of a run is train.steps"},
     {"optimizer.schedule", "", "after the warm-up the learning rate is constant"},
     {"optimizer.kind", "", "the optimizer is AdamW"},

@@ -93,7 +93,7 @@ std::vector<QuantizedModule> quantized_modules(const QuantConfig& quant, const L
   std::vector<QuantizedModule> result;
   if (quant.format == "none") return result;
   const std::vector<ModulePattern> excluded = patterns(quant);
-  for (std::int64_t layer = 0; layer < layers; ++layer) {
+  for (std::int64_t layer = quant.skip_first_layers; layer < layers - quant.skip_last_layers; ++layer) {
     for (const char* projection : projections) {
       if (std::find(quant.targets.begin(), quant.targets.end(), projection) == quant.targets.end()) continue;
       const std::string name = module_name(layer, projection);

@@ -37,6 +37,16 @@ TEST_CASE("wrapper and base_layer are two modules of one projection") {
     quant.exclude = {"^model\\.layers\\.2\\..*$"};
     CHECK(quantized_modules(quant, lora, 28).size() == 27 * 14);
   }
+  SECTION("layers at both ends, by count") {
+    quant.skip_first_layers = 2;
+    quant.skip_last_layers = 4;
+    modules = quantized_modules(quant, lora, 28);
+    CHECK(modules.size() == 22 * 14);
+    CHECK(modules.front().name == "model.layers.2.self_attn.q_proj");
+    CHECK(modules.back().projection == "model.layers.23.mlp.down_proj");
+    quant.skip_last_layers = 26;
+    CHECK(quantized_modules(quant, lora, 28).empty());
+  }
   SECTION("no format, no modules") {
     quant.format = "none";
     CHECK(quantized_modules(quant, lora, 28).empty());

@@ -19,10 +19,16 @@ class CoverageWatch {
   // `finding` event when some tensors never had a gradient.
   void add(std::int64_t step, const Batch& batch, const UpdateResult& update, double lr, MetricsLog& log);
 
+  struct State {
+    std::vector<bool> covered;  // per tensor: had a gradient
+    bool moved = false, done = false;
+  };
+  const State& state() const { return state_; }
+  void restore(State state) { state_ = std::move(state); }
+
  private:
   std::vector<std::string> tensors_;
-  std::vector<bool> covered_;
-  bool moved_ = false, done_ = false;
+  State state_;
 };
 
 }  // namespace assay::train

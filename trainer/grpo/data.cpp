@@ -104,6 +104,13 @@ void DataOrder::shuffle() {
   at_ = 0;
 }
 
+void DataOrder::go_to(const Place& place) {
+  assert(place.at >= 0 && place.at <= static_cast<std::int64_t>(order_.size()));
+  epoch_ = place.epoch;
+  shuffle();
+  at_ = static_cast<std::size_t>(place.at);
+}
+
 std::vector<std::size_t> DataOrder::next(std::int64_t n) {
   std::vector<std::size_t> taken;
   while (static_cast<std::int64_t>(taken.size()) < n) {

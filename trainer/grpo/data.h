@@ -48,6 +48,12 @@ class DataOrder {
   std::vector<std::size_t> next(std::int64_t n);
   std::int64_t epoch() const { return epoch_; }  // of the problem that comes next; from 0
 
+  struct Place {
+    std::int64_t epoch = 0, at = 0;  // problems of that epoch already taken
+  };
+  Place place() const { return {epoch_, static_cast<std::int64_t>(at_)}; }
+  void go_to(const Place& place);    // 0 <= at <= problems
+
  private:
   void shuffle();
   std::uint64_t seed_;

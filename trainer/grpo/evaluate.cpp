@@ -5,9 +5,37 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "trainer/grpo/stop.h"
+#include "trainer/grpo/parts.h"
+
 
 namespace assay::train {
+namespace {
+
+// From each rank's problems to all of them, in file order, on every rank.
+void gather(Ranks& ranks, std::vector<Answered>& problems) {
+  if (ranks.size() == 1) return;
+  PartWriter out;
+  for (const Answered& answered : problems) {
+    out.score(answered.score);
+    out.text(answered.completion);
+    out.number(answered.tokens);
+    out.number(answered.truncated ? 1 : 0);
+  }
+  problems.clear();
+  for (const std::string& part : ranks.gather(out.bytes())) {
+    PartReader in(part);
+    while (!in.at_end()) {
+      Answered answered;
+      answered.score = in.score();
+      answered.completion = in.text();
+      answered.tokens = in.number();
+      answered.truncated = in.number() != 0;
+      problems.push_back(std::move(answered));
+    }
+  }
+}
+
+}  // namespace
 
 double Evaluation::accuracy() const {
   return problems.empty() ? 0 : static_cast<double>(correct()) / static_cast<double>(problems.size());
@@ -33,7 +61,7 @@ Metrics Evaluation::metrics() const {
   return metrics;
 }
 
-std::optional<Evaluation> evaluate(Session& session) {
+Evaluation evaluate(Session& session) {
   const auto started = std::chrono::steady_clock::now();
   Evaluation result;
   result.quant = session.evaluated_quant();
@@ -42,10 +70,12 @@ std::optional<Evaluation> evaluate(Session& session) {
   session.decoder->set_phase(session.config.eval.quant == "none" ? Phase::off : Phase::training);
 
   const auto& prompts = session.test.prompts;
+  const auto [first, behind] = session.ranks->share(static_cast<std::int64_t>(prompts.size()));
+  const auto last = static_cast<std::size_t>(behind);
   const std::size_t chunk = session.config.eval.batch_size > 0 ? static_cast<std::size_t>(session.config.eval.batch_size)
                                                                : prompts.size();
-  for (std::size_t at = 0; at < prompts.size() && !stop_requested(); at += chunk) {
-    const std::size_t end = std::min(at + chunk, prompts.size());
+  for (auto at = static_cast<std::size_t>(first); at < last; at += chunk) {
+    const std::size_t end = std::min(at + chunk, last);
     const Rollout answers = sample(*session.decoder, {prompts.begin() + static_cast<std::ptrdiff_t>(at),
                                                       prompts.begin() + static_cast<std::ptrdiff_t>(end)},
                                    session.greedy());
@@ -56,14 +86,16 @@ std::optional<Evaluation> evaluate(Session& session) {
       answered.tokens = static_cast<std::int64_t>(response.size());
       answered.truncated = answers.truncated[i - at];
       answered.score = score(session.scorer, answered.completion, session.test.problems[i].gold);
-      ++result.outcomes[static_cast<std::size_t>(answered.score.outcome)];
-      result.format_right += answered.score.format_right;
-      result.arithmetic_right += answered.score.arithmetic_right;
       result.problems.push_back(std::move(answered));
     }
   }
+  gather(*session.ranks, result.problems);
+  for (const Answered& answered : result.problems) {
+    ++result.outcomes[static_cast<std::size_t>(answered.score.outcome)];
+    result.format_right += answered.score.format_right;
+    result.arithmetic_right += answered.score.arithmetic_right;
+  }
   session.decoder->set_phase(before);
-  if (result.problems.size() < prompts.size()) return std::nullopt;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return result;
 }

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,8 +31,8 @@ struct Evaluation {
 };
 
 // Greedy answers to all test problems of the session, under the quantization eval.quant names: `as_training` is what the
-// training forward runs under, whatever the sampler runs under. nullopt: a stop signal came between two batches.
-std::optional<Evaluation> evaluate(Session& session);
+// training forward runs under, whatever the sampler runs under. Throws Stopped when a stop signal came.
+Evaluation evaluate(Session& session);
 
 // eval/step-NNNNNN.jsonl, then atomically eval/step-NNNNNN.json.
 void write_evaluation(const std::filesystem::path& run_folder, std::int64_t step, const Evaluation& evaluation,

@@ -74,16 +74,39 @@ double Optimizer::parameter_norm() const {
   return std::sqrt(sum);
 }
 
-std::vector<at::Tensor> Optimizer::snapshot() const {
-  std::vector<at::Tensor> copies;
-  for (const auto& parameter : parameters_) copies.push_back(parameter.tensor.detach().clone());
-  return copies;
+double Optimizer::distance(const std::vector<at::Tensor>& parameters) const {
+  double sum = 0;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) sum += squares(parameters_[i].tensor.detach() - parameters[i]);
+  return std::sqrt(sum);
 }
 
-double Optimizer::distance(const std::vector<at::Tensor>& snapshot) const {
-  double sum = 0;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) sum += squares(parameters_[i].tensor.detach() - snapshot[i]);
-  return std::sqrt(sum);
+OptimizerState Optimizer::state() const {
+  OptimizerState copy;
+  const auto& moments = impl_->adamw.state();
+  for (const auto& parameter : parameters_) {
+    copy.parameters.push_back(parameter.tensor.detach().clone());
+    const auto found = moments.find(parameter.tensor.unsafeGetTensorImpl());
+    const auto* kept = found == moments.end() ? nullptr : static_cast<torch::optim::AdamWParamState*>(found->second.get());
+    copy.steps.push_back(kept ? kept->step() : 0);
+    copy.exp_avg.push_back(kept ? kept->exp_avg().clone() : at::Tensor());
+    copy.exp_avg_sq.push_back(kept ? kept->exp_avg_sq().clone() : at::Tensor());
+  }
+  return copy;
+}
+
+void Optimizer::restore(const OptimizerState& state) {
+  const at::NoGradGuard no_grad;
+  auto& moments = impl_->adamw.state();
+  moments.clear();
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    parameters_[i].tensor.copy_(state.parameters[i]);
+    if (!state.exp_avg[i].defined()) continue;
+    auto kept = std::make_unique<torch::optim::AdamWParamState>();
+    kept->step(state.steps[i]);
+    kept->exp_avg(state.exp_avg[i].clone());
+    kept->exp_avg_sq(state.exp_avg_sq[i].clone());
+    moments[parameters_[i].tensor.unsafeGetTensorImpl()] = std::move(kept);
+  }
 }
 
 }  // namespace assay::train

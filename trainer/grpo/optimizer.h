@@ -20,6 +20,13 @@ struct Gradients {
   std::vector<bool> non_zero;  // per tensor, in the order given
 };
 
+// Copies of all that an update changes, in the order of the parameters.
+struct OptimizerState {
+  std::vector<at::Tensor> parameters;
+  std::vector<at::Tensor> exp_avg, exp_avg_sq;  // undefined where a parameter has never been moved
+  std::vector<std::int64_t> steps;              // 0 there
+};
+
 class Optimizer {
  public:
   Optimizer(std::vector<NamedTensor> parameters, const spec::OptimizerConfig& config);
@@ -33,8 +40,9 @@ class Optimizer {
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
   double parameter_norm() const;
-  std::vector<at::Tensor> snapshot() const;                       // copies
-  double distance(const std::vector<at::Tensor>& snapshot) const; // total 2-norm of what changed since
+  double distance(const std::vector<at::Tensor>& parameters) const;  // total 2-norm of what changed since these
+  OptimizerState state() const;
+  void restore(const OptimizerState& state);  // of an optimizer with the same parameters
 
  private:
   struct Impl;

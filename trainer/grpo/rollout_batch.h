@@ -28,8 +28,7 @@ struct Batch {
 
 // Draws prompts from `order`, samples under Phase::rollout and scores. With grpo.filter_groups groups without a spread of
 // scores are dropped and more are drawn until train_batch_size are there or max_num_gen_batches were drawn; surplus
-// groups are dropped too. Checks for a stop signal between generation batches, and then returns what there is.
-// Throws what sample() throws.
+// groups are dropped too. Throws what sample() throws, and Stopped when a stop signal came.
 Batch collect_batch(Session& session, DataOrder& order, std::int64_t step);
 
 }  // namespace assay::train

@@ -9,6 +9,7 @@
 #include "support/files.h"
 #include "trainer/grpo/exit_code.h"
 #include "trainer/grpo/seeds.h"
+#include "trainer/grpo/stop.h"
 
 namespace assay::train {
 namespace {
@@ -115,6 +116,7 @@ SamplerOptions Session::sampling(std::uint64_t seed) const {
   options.batch_size = config.rollout.batch_size;
   options.eos_ids = decoder->shape().eos_ids;
   options.seed = seed;
+  options.between_tokens = check_stop;
   return options;
 }
 
@@ -124,6 +126,7 @@ SamplerOptions Session::greedy() const {
   options.max_new_tokens = config.rollout.max_response_length;
   options.batch_size = config.eval.batch_size;
   options.eos_ids = decoder->shape().eos_ids;
+  options.between_tokens = check_stop;
   return options;
 }
 

@@ -9,6 +9,7 @@
 
 #include "experiments/spec/config.h"
 #include "trainer/grpo/data.h"
+#include "trainer/grpo/ranks.h"
 #include "trainer/grpo/reward.h"
 #include "trainer/model/decoder.h"
 #include "trainer/rollout/sampler.h"
@@ -40,10 +41,12 @@ struct Session {
   AttachReport report;          // empty without quantization
   ProblemSet train, test;
   Scorer scorer = Scorer::verl;
+  std::shared_ptr<Ranks> ranks = std::make_shared<Ranks>();  // alone, unless train() says otherwise
 
   std::string completion(const std::vector<std::int32_t>& ids) const;  // text of a response, valid UTF-8
-  SamplerOptions sampling(std::uint64_t seed) const;                   // as rollout.* says
-  SamplerOptions greedy() const;                                       // as eval.* says
+  // As rollout.* and eval.* say. Both throw Stopped between two tokens (stop.h).
+  SamplerOptions sampling(std::uint64_t seed) const;
+  SamplerOptions greedy() const;
   // Labels of the quantization that the training forward runs under, and that evaluations run under.
   std::string trained_quant() const;
   std::string evaluated_quant() const;

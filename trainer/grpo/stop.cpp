@@ -17,10 +17,15 @@ void catch_stop_signals() {
   action.sa_flags = SA_RESTART;
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);  // launch_ranks.cpp
 }
 
 bool stop_requested() { return requested != 0; }
 
-const char* stop_signal() { return requested == SIGTERM ? "SIGTERM" : requested == SIGINT ? "SIGINT" : ""; }
+void check_stop() {
+  if (stop_requested()) throw Stopped{};
+}
+
+const char* stop_signal() { return requested == SIGTERM || requested == SIGUSR1 ? "SIGTERM" : requested == SIGINT ? "SIGINT" : ""; }
 
 }  // namespace assay::train

@@ -2,12 +2,14 @@
 
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "quant/fake_quantize.h"
 #include "support/files.h"
 #include "trainer/grpo/adapter_io.h"
+#include "trainer/grpo/checkpoint.h"
 #include "trainer/grpo/coverage_watch.h"
 #include "trainer/grpo/evaluate.h"
 #include "trainer/grpo/metrics_log.h"
@@ -19,6 +21,7 @@
 #include "trainer/grpo/stop.h"
 #include "trainer/grpo/update.h"
 #include "trainer/model/kernels/kernels.h"
+#include "trainer/profile/profile.h"
 
 namespace assay::train {
 namespace {
@@ -33,14 +36,29 @@ void say(const std::string& line) {
   std::fflush(stdout);
 }
 
-MetricsLog open_log(const fs::path& folder) {
-  if (fs::exists(folder / "metrics.jsonl"))
-    throw BadInput(folder.string() + ": it holds the metrics of a run already, and a run folder is never used twice; make a new one");
+void open_log(std::optional<MetricsLog>& log, const fs::path& folder) {
   try {
-    return MetricsLog(folder);
+    log.emplace(folder);
   } catch (const std::exception& error) {
     throw BadInput(std::string(error.what()) + ": the run folder cannot be written");
   }
+}
+
+// What a run folder has seen so far.
+struct Past {
+  bool trained = false;   // the metrics of a training step are there
+  bool finished = false;
+};
+
+Past past_of(const fs::path& folder) {
+  const auto any = [&](const char* file, auto&& is) {
+    std::ifstream in(folder / file, std::ios::binary);
+    for (std::string line; std::getline(in, line);)
+      if (const auto value = nlohmann::json::parse(line, nullptr, false); value.is_object() && is(value)) return true;
+    return false;
+  };
+  return {any("metrics.jsonl", [](const auto& line) { return line.value("step", 0) > 0; }),
+          any("events.jsonl", [](const auto& line) { return line.value("kind", "") == "finished"; })};
 }
 
 class Run {
@@ -50,59 +68,110 @@ class Run {
         folder_(folder),
         log_(log),
         session_(std::move(session)),
+        ranks_(*session_.ranks),
         config_(session_.config),
         optimizer_(session_.decoder->adapter(), config_.optimizer),
         order_(session_.train.problems.size(), static_cast<std::uint64_t>(config_.train.seed)),
         coverage_(adapter_names()),
-        test_sha256_(support::sha256_file(session_.test.file)) {}
+        store_(folder, config_, session_.derived.model_path, session_.decoder->adapter()),
+        test_sha256_(support::sha256_file(session_.test.file)),
+        machine_{kernels::active().name, std::string(quant::name(quant::best_path()))},
+        state_(optimizer_.state()) {
+    at_.data = order_.place();
+    at_.coverage = coverage_.state();
+  }
+
+  std::optional<Checkpoint> newest_checkpoint() const { return store_.newest(); }
+
+  // Goes on from a checkpoint of this run instead of from the beginning.
+  void resume(const Checkpoint& checkpoint) {
+    at_ = checkpoint.position;
+    saved_ = at_;
+    state_ = checkpoint.state;
+    optimizer_.restore(state_);
+    order_.go_to(at_.data);
+    coverage_.restore(at_.coverage);
+    log_.replay_from(checkpoint.log);
+    log_.event(at_.step, "resumed", "training goes on behind step " + std::to_string(at_.step),
+               {{"checkpoint", checkpoint.folder.filename().string()}, {"kernels", machine_.kernels},
+                {"quant_path", machine_.quant_path}});
+    if (checkpoint.machine.kernels != machine_.kernels || checkpoint.machine.quant_path != machine_.quant_path)
+      log_.event(at_.step, "finding",
+                 "the checkpoint was written with kernels " + checkpoint.machine.kernels + " and " + checkpoint.machine.quant_path +
+                     ", and this machine runs " + machine_.kernels + " and " + machine_.quant_path +
+                     "; the bits will not be those of a run that was never interrupted",
+                 {{"id", "other-machine"}});
+  }
+
+  std::int64_t steps_done() const { return at_.step; }
 
   // Training with its two early ends.
   ExitCode run() {
-    // The code paths are part of what "the same machine type" means.
-    log_.event(0, "started", "training begins",
-               {{"total_steps", config_.train.steps}, {"quant", session_.report.label},
-                {"kernels", kernels::active().name}, {"quant_path", quant::name(quant::best_path())}});
-    const auto expected = session_.derived.quantized_modules, attached = static_cast<std::int64_t>(session_.report.modules.size());
-    if (expected >= 0 && expected != attached)
-      log_.event(0, "finding",
-                 std::to_string(attached) + " modules are quantized, and derived.json expected " + std::to_string(expected),
-                 {{"id", "module-count"}});
+    if (!saved_) {
+      // The code paths are part of what "the same machine type" means.
+      log_.event(0, "started", "training begins",
+                 {{"total_steps", config_.train.steps}, {"quant", session_.report.label},
+                  {"kernels", machine_.kernels}, {"quant_path", machine_.quant_path}});
+      const auto expected = session_.derived.quantized_modules, attached = static_cast<std::int64_t>(session_.report.modules.size());
+      if (expected >= 0 && expected != attached)
+        log_.event(0, "finding",
+                   std::to_string(attached) + " modules are quantized, and derived.json expected " + std::to_string(expected),
+                   {{"id", "module-count"}});
+    }
     try {
-      if (!loop()) return terminated();
+      loop();
+    } catch (const Stopped&) {
+      return terminated();
     } catch (const NonFinite& error) {
       return non_finite(error.what());
     } catch (const NonFiniteLogits& error) {
       return non_finite(error.what());
     }
-    write_adapter(folder_ / "adapter", session_.decoder->adapter(), config_.lora, session_.derived.model_path);
+    if (ranks_.leads())
+      write_adapter(folder_ / "adapter", session_.decoder->adapter(), config_.lora, session_.derived.model_path);
     log_.event(config_.train.steps, "finished", "all steps are done");
     return exit_finished;
   }
 
  private:
-  // The whole of training. A step is: sample and score a batch, update the adapters on it, and now and then evaluate.
-  // False: a stop signal came.
-  bool loop() {
-    if (!evaluate_now()) return false;
-    for (step_ = 1; step_ <= config_.train.steps; ++step_) {
-      const auto t0 = Clock::now();
-      const Batch batch = collect_batch(session_, order_, step_);
-      const auto t1 = Clock::now();
-      if (stop_requested()) return false;
-
-      const auto before = optimizer_.snapshot();
-      UpdateResult update = update_policy(session_, optimizer_, batch, step_);
-      const auto t2 = Clock::now();
-      if (stop_requested()) return false;
-
-      update.metrics["actor/weight_norm"] = optimizer_.parameter_norm();
-      update.metrics["actor/update_norm"] = optimizer_.distance(before);
-      report(batch, update, {seconds(t0, t1), seconds(t1, t2), seconds(t0, Clock::now())});
-
-      const bool due = step_ % config_.eval.test_freq == 0;
-      if ((due || step_ == config_.train.steps) && !evaluate_now()) return false;
+  // The whole of training. A step is: sample and score a batch, update the adapters on it, and now and then evaluate and
+  // keep a checkpoint. Throws Stopped when a stop signal came.
+  void loop() {
+    for (;;) {
+      check_stop();
+      const bool due = at_.step % config_.eval.test_freq == 0 || at_.step == config_.train.steps;
+      if (due && !at_.evaluated) evaluate_now();
+      const bool best = config_.checkpoint.keep_best && at_.evaluated && at_.best_step == at_.step;
+      if (config_.checkpoint.every > 0 && (best || at_.step % config_.checkpoint.every == 0)) save();
+      if (at_.step == config_.train.steps) return;
+      step();
     }
-    return true;
+  }
+
+  void step() {
+    step_ = at_.step + 1;
+    const auto t0 = Clock::now();
+    const Batch batch = [&] {
+      const Span span("rollout");
+      return collect_batch(session_, order_, step_);
+    }();
+    const auto t1 = Clock::now();
+    UpdateResult update = [&] {
+      const Span span("update");
+      return update_policy(session_, optimizer_, batch, step_);
+    }();
+    const auto t2 = Clock::now();
+    const Span span("records");
+    update.metrics["actor/weight_norm"] = optimizer_.parameter_norm();
+    update.metrics["actor/update_norm"] = optimizer_.distance(state_.parameters);
+    check_agreement(update.metrics["actor/weight_norm"]);
+    report(batch, update, {seconds(t0, t1), seconds(t1, t2), seconds(t0, Clock::now())});
+
+    state_ = optimizer_.state();
+    at_.step = step_;
+    at_.evaluated = false;
+    at_.data = order_.place();
+    at_.coverage = coverage_.state();
   }
 
   std::vector<std::string> adapter_names() const {
@@ -111,38 +180,72 @@ class Run {
     return names;
   }
 
-  bool evaluate_now() {  // false: a stop signal came
-    const auto evaluation = evaluate(session_);
-    if (!evaluation) return false;
-    write_evaluation(folder_, step_, *evaluation, test_sha256_);
-    const auto line = log_.metrics(step_, evaluation->metrics());
-    say(json_ ? line : "step " + std::to_string(step_) + " evaluation: " + summary(*evaluation));
-    return true;
+  // All ranks take the same steps from the same sums; different processors may round differently all the same.
+  void check_agreement(double weight_norm) {
+    double lowest = -weight_norm, highest = weight_norm;
+    ranks_.max(&lowest, 1);
+    ranks_.max(&highest, 1);
+    if (-lowest != highest)
+      throw std::runtime_error("the ranks' adapters have drifted apart in step " + std::to_string(step_) +
+                               "; run them on machines of one type");
+  }
+
+  void evaluate_now() {
+    const Span span("evaluation");
+    const Evaluation evaluation = evaluate(session_);
+    if (ranks_.leads()) write_evaluation(folder_, at_.step, evaluation, test_sha256_);
+    const auto line = log_.metrics(at_.step, evaluation.metrics());
+    if (ranks_.leads()) say(json_ ? line : "step " + std::to_string(at_.step) + " evaluation: " + summary(evaluation));
+    at_.evaluated = true;
+    if (evaluation.accuracy() <= at_.best_accuracy) return;
+    at_.best_accuracy = evaluation.accuracy();
+    at_.best_step = at_.step;
+  }
+
+  void save() {
+    if (saved_ && saved_->step == at_.step && saved_->evaluated == at_.evaluated) return;
+    const Span span("checkpoint");
+    if (ranks_.leads()) store_.write(at_, state_, machine_, log_.sync());
+    saved_ = at_;
   }
 
   void report(const Batch& batch, const UpdateResult& update, const StepTimes& times) {
     Metrics metrics = batch_metrics(batch, config_.rollout.max_response_length, times);
     metrics.insert(update.metrics.begin(), update.metrics.end());
-    write_samples(folder_, step_, batch);
+    if (ranks_.leads()) write_samples(folder_, step_, batch);
     const auto line = log_.metrics(step_, metrics);
-    say(json_ ? line : step_line(step_, config_.train.steps, metrics));
+    if (ranks_.leads()) say(json_ ? line : step_line(step_, config_.train.steps, metrics));
     if (batch.short_of_groups)
       log_.event(step_, "groups_short",
                  std::to_string(batch.prompt_count()) + " of " + std::to_string(config_.grpo.train_batch_size) +
                      " groups have a spread of scores after " + std::to_string(batch.generation_batches) +
                      " generation batches; going on with these",
                  {{"groups", batch.prompt_count()}, {"generation_batches", batch.generation_batches}});
-    if (update.without_graph > 0 && !said_no_gradient_) {
-      said_no_gradient_ = true;
+    if (update.without_graph > 0 && !at_.said_no_gradient) {
+      at_.said_no_gradient = true;
       log_.event(step_, "no_gradient",
                  "the loss depends on no adapter, so nothing can be learned; further steps count in actor/no_gradient_updates");
+    }
+    const auto gap = metrics.find("training/rollout_probs_diff_max");
+    if (config_.rollout.batch_invariant && gap != metrics.end() && gap->second != 0 && !said_gap_) {
+      said_gap_ = true;
+      log_.event(step_, "finding",
+                 "rollout.batch_invariant: the sampler's probabilities differ from the trainer's by up to " +
+                     json_number(gap->second).dump() + "; the run is not exactly on-policy",
+                 {{"id", "not-batch-invariant"}, {"largest", gap->second}});
     }
     coverage_.add(step_, batch, update, learning_rate(config_.optimizer, step_), log_);
   }
 
+  // What was done of a step in progress is lost; the checkpoint is from before it.
   ExitCode terminated() {
-    log_.event(step_, "terminated", std::string("ended by ") + stop_signal(), {{"signal", stop_signal()}});
-    if (!json_) say(std::string("ended by ") + stop_signal() + " in step " + std::to_string(step_));
+    save();
+    log_.event(step_, "terminated", std::string("ended by ") + stop_signal() + "; the checkpoint is of step " + std::to_string(at_.step),
+               {{"signal", stop_signal()}, {"checkpoint_step", at_.step}});
+    if (!json_ && ranks_.leads())
+      say(std::string("ended by ") + stop_signal() + " in step " + std::to_string(step_) + "; `assay-train run --resume " +
+          folder_.string() + "` goes on behind step " + std::to_string(at_.step));
+    ranks_.farewell();
     return exit_terminated;
   }
 
@@ -150,8 +253,9 @@ class Run {
     const bool trained = step_ > 0;  // before that the weights themselves are to blame
     const std::string message = "step " + std::to_string(step_) + ": " + what + (trained ? "; stopped before the optimizer step" : "");
     log_.event(step_, "non_finite", message);
-    std::fprintf(stderr, "%s: %s; %s\n", folder_.c_str(), message.c_str(),
-                 trained ? "try a smaller optimizer.lr" : "check the model's weights");
+    if (ranks_.leads())
+      std::fprintf(stderr, "%s: %s; %s\n", folder_.c_str(), message.c_str(),
+                   trained ? "try a smaller optimizer.lr" : "check the model's weights");
     return exit_non_finite;
   }
 
@@ -159,27 +263,108 @@ class Run {
   fs::path folder_;
   MetricsLog& log_;
   Session session_;
+  Ranks& ranks_;
   const spec::Config& config_;
   Optimizer optimizer_;
   DataOrder order_;
   CoverageWatch coverage_;
+  CheckpointStore store_;
   std::string test_sha256_;
-  std::int64_t step_ = 0;
-  bool said_no_gradient_ = false;
+  Machine machine_;
+  Position at_;                    // behind the last step that is done
+  OptimizerState state_;           // the adapter and the optimizer there
+  std::optional<Position> saved_;  // of the last checkpoint
+  bool said_gap_ = false;
+  std::int64_t step_ = 0;          // in progress, or the last one done
 };
+
+// Does on every rank what may refuse; where one refuses, all do, in that one's words.
+template <class F>
+void agreed(Ranks& ranks, F&& action) {
+  std::string refusal;
+  try {
+    action();
+  } catch (const BadInput& error) {
+    if (ranks.size() == 1) throw;
+    refusal = error.what();
+  }
+  for (const std::string& said : ranks.gather(refusal))
+    if (!said.empty()) throw BadInput(said);
+}
+
+ExitCode train_as(const std::shared_ptr<Ranks>& ranks, const fs::path& run_folder, const Inputs& inputs, const TrainOptions& options) {
+  std::optional<MetricsLog> log;
+  Past past;
+  agreed(*ranks, [&] {
+    if (!ranks->leads()) {
+      log.emplace();
+      return;
+    }
+    if (fs::exists(run_folder / "metrics.jsonl") && !options.resume)
+      throw BadInput(run_folder.string() + ": it holds a run already, and a run folder is never used twice; make a new one" +
+                     (fs::exists(run_folder / "checkpoints") ? ", or go on with this one: assay-train run --resume" : ""));
+    // Opened first, so that a folder that cannot be written is refused before minutes of loading.
+    open_log(log, run_folder);
+  });
+  past = past_of(run_folder);
+  if (past.finished) {
+    if (!options.json && ranks->leads()) say(run_folder.string() + ": the run is finished already");
+    return exit_finished;
+  }
+  std::optional<Run> run;
+  agreed(*ranks, [&] {
+    Session session = open_session(inputs, options.quantizer);
+    session.ranks = ranks;
+    if (ranks->leads())
+      support::write_file_atomically(run_folder / "quant-report.json", quant_report_json(session.report));
+    run.emplace(run_folder, *log, std::move(session), options.json);
+    if (!options.resume) return;
+    if (const auto checkpoint = run->newest_checkpoint())
+      run->resume(*checkpoint);
+    else if (past.trained)
+      throw BadInput(run_folder.string() + ": there is no checkpoint to go on from, and a run folder is never used twice; make a new one");
+    else
+      log->replay_from({});
+  });
+  std::optional<Profile> profile;
+  if (options.profile) profile.emplace();
+  const std::int64_t before = run->steps_done();
+  const ExitCode code = run->run();
+  if (profile && ranks->leads()) {
+    const fs::path trace = run_folder / "trace.json";
+    profile->write_trace(trace);
+    std::fprintf(options.json ? stderr : stdout, "%strace for chrome://tracing or ui.perfetto.dev: %s\n",
+                 profile->table(run->steps_done() - before).c_str(), trace.c_str());
+  }
+  return code;
+}
 
 }  // namespace
 
 ExitCode train(const fs::path& run_folder, const TrainOptions& options) {
   catch_stop_signals();
   if (!fs::is_directory(run_folder)) throw BadInput(run_folder.string() + ": there is no such run folder");
-  Inputs inputs = read_inputs(run_folder);
-  // Opened first, so that a folder that cannot be written is refused before minutes of loading.
-  MetricsLog log = open_log(run_folder);
-  Session session = open_session(inputs, options.quantizer);
-  support::write_file_atomically(run_folder / "quant-report.json", quant_report_json(session.report));
-  Run run(run_folder, log, std::move(session), options.json);
-  return run.run();
+  const Inputs inputs = read_inputs(run_folder);
+  const auto ranks = std::make_shared<Ranks>();
+  if (inputs.config.train.ranks > 1) *ranks = Ranks::join(inputs.config.train.ranks);
+  if (ranks->size() == 1) return train_as(ranks, run_folder, inputs, options);
+  try {
+    const ExitCode code = train_as(ranks, run_folder, inputs, options);
+    ranks->leave();
+    return code;
+  } catch (const BadInput&) {  // said by all of them
+    ranks->leave();
+    if (ranks->leads()) throw;
+    return exit_refused;
+  } catch (const Stopped&) {   // before the training began
+    ranks->farewell();
+    return exit_terminated;
+  } catch (const std::exception& error) {
+    const std::string what = error.what();
+    std::fprintf(stderr, "assay-train: rank %d of %d: %s\n", ranks->rank(), ranks->size(), what.substr(0, what.find('\n')).c_str());
+    ranks->abort(exit_fault);
+    return exit_fault;
+  }
 }
 
 }  // namespace assay::train

@@ -9,13 +9,16 @@
 namespace assay::train {
 
 struct TrainOptions {
+  bool resume = false;  // go on from the newest checkpoint; begin where no training step has been recorded yet
+  bool profile = false; // print where the time went, and leave trace.json in the run folder
   bool json = false;  // standard output: the lines of metrics.jsonl instead of one line of text per step
   ActivationQuantizer quantizer = default_activation_quantizer();
 };
 
 // Runs what run_folder/config.json says, prints one line per step to standard output. Returns exit_finished,
-// exit_non_finite or exit_terminated, each with its event. Throws BadInput when the config or an input is refused, or the
-// folder cannot be written or holds a run already; anything else it throws is an infrastructure fault.
+// exit_non_finite or exit_terminated, each with its event; to resume a finished run is exit_finished at once. Throws
+// BadInput when the config or an input is refused, the folder cannot be written or another process writes it, it holds a
+// run already (without `resume`) or one without a sound checkpoint (with it); anything else is an infrastructure fault.
 // Installs handlers for SIGTERM and SIGINT.
 ExitCode train(const std::filesystem::path& run_folder, const TrainOptions& options = {});
 

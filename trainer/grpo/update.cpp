@@ -5,22 +5,26 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <string>
+#include <tuple>
 
+#include "experiments/spec/canonical.h"
 #include "trainer/grpo/exit_code.h"
 #include "trainer/grpo/loss.h"
 #include "trainer/grpo/stop.h"
+#include "trainer/profile/profile.h"
 
 namespace assay::train {
 namespace {
 
-struct Span {  // prompts [begin, end) of the batch
+struct Range {  // prompts [begin, end) of the batch
   std::int64_t begin, end;
 };
 
-std::vector<Span> split(Span whole, std::int64_t size) {
+std::vector<Range> split(Range whole, std::int64_t size) {
   if (size <= 0) return {whole};
-  std::vector<Span> parts;
+  std::vector<Range> parts;
   for (auto at = whole.begin; at < whole.end; at += size) parts.push_back({at, std::min(at + size, whole.end)});
   return parts;
 }
@@ -35,17 +39,17 @@ class BatchRows {
  public:
   BatchRows(Session& session, const Batch& batch) : session_(session), batch_(batch) {}
 
-  TokenLogprobs logprobs(Span span) const {
+  TokenLogprobs logprobs(Range span) const {
     return token_logprobs(*session_.decoder, slice(batch_.prompts, span.begin, span.end),
                           slice(batch_.rollout.responses, span.begin * group(), span.end * group()), group(),
                           session_.config.rollout.temperature);
   }
-  at::Tensor advantages(Span span) const {
+  at::Tensor advantages(Range span) const {
     const auto values = slice(batch_.advantages, span.begin * group(), span.end * group());
     return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(at::kFloat);
   }
   // The sampler's own log-probs, [B, R]; 0 on the padding.
-  at::Tensor sampled_logprobs(Span span, std::int64_t width) const {
+  at::Tensor sampled_logprobs(Range span, std::int64_t width) const {
     auto padded = at::zeros({(span.end - span.begin) * group(), width}, at::kFloat);
     auto rows = padded.accessor<float, 2>();
     for (std::int64_t r = 0; r < rows.size(0); ++r) {
@@ -54,7 +58,13 @@ class BatchRows {
     }
     return padded;
   }
-  LossScale scale(Span span) const {
+  std::int64_t longest(Range span) const {
+    std::size_t length = 0;
+    for (auto r = span.begin * group(); r < span.end * group(); ++r)
+      length = std::max(length, batch_.rollout.responses[static_cast<std::size_t>(r)].size());
+    return static_cast<std::int64_t>(length);
+  }
+  LossScale scale(Range span) const {
     LossScale scale;
     for (auto r = span.begin * group(); r < span.end * group(); ++r) {
       const auto length = batch_.rollout.responses[static_cast<std::size_t>(r)].size();
@@ -89,6 +99,14 @@ class Gap {
     largest_ = std::max(largest_, at::where(on, probability, 0.0).max().item<double>());
     tokens_ += on.sum().item<double>();
   }
+  double largest() const { return largest_; }
+  double tokens() const { return tokens_; }
+  void reduce(Ranks& ranks) {
+    double sums[] = {kl_, k3_, probability_, outside_, tokens_};
+    ranks.sum(sums, std::size(sums));
+    std::tie(kl_, k3_, probability_, outside_, tokens_) = std::tie(sums[0], sums[1], sums[2], sums[3], sums[4]);
+    ranks.max(&largest_, 1);
+  }
   void report(Metrics& metrics) const {
     if (tokens_ == 0) return;
     metrics["rollout_corr/kl"] = kl_ / tokens_;
@@ -102,6 +120,31 @@ class Gap {
   LossOptions options_;
   double kl_ = 0, k3_ = 0, probability_ = 0, outside_ = 0, largest_ = 0, tokens_ = 0;
 };
+
+// The gradients of all ranks, summed. A tensor that no rank has a gradient for stays without.
+void sum_gradients(Ranks& ranks, const std::vector<NamedTensor>& parameters) {
+  if (ranks.size() == 1) return;
+  const at::NoGradGuard no_grad;
+  std::vector<double> there;
+  for (const auto& parameter : parameters) there.push_back(parameter.tensor.grad().defined() ? 1 : 0);
+  ranks.max(there.data(), static_cast<std::int64_t>(there.size()));
+  std::vector<at::Tensor> parts;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (there[i] == 0) continue;
+    const at::Tensor& gradient = parameters[i].tensor.grad();
+    parts.push_back((gradient.defined() ? gradient : at::zeros_like(parameters[i].tensor)).reshape({-1}));
+  }
+  if (parts.empty()) return;
+  at::Tensor flat = at::cat(parts).contiguous();
+  ranks.sum(flat.mutable_data_ptr<float>(), flat.numel());
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (there[i] == 0) continue;
+    at::Tensor tensor = parameters[i].tensor;
+    tensor.mutable_grad() = flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).clone();
+    at += tensor.numel();
+  }
+}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -117,32 +160,51 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
   UpdateResult result;
   result.covered.assign(optimizer.parameters().size(), false);
 
-  std::vector<std::vector<Span>> mini_batches;
+  Ranks& ranks = *session.ranks;
+  std::vector<Range> whole;                       // the mini-batches
+  std::vector<std::vector<Range>> mini_batches;   // this rank's micro-batches of each
   if (batch.prompt_count() > 0)
-    for (const Span mini : split({0, batch.prompt_count()}, grpo.mini_batch_size))
-      mini_batches.push_back(split(mini, grpo.micro_batch_size));
+    for (const Range mini : split({0, batch.prompt_count()}, grpo.mini_batch_size)) {
+      const auto [first, last] = ranks.share(mini.end - mini.begin);
+      whole.push_back(mini);
+      mini_batches.push_back(first == last ? std::vector<Range>{}
+                                           : split({mini.begin + first, mini.begin + last}, grpo.micro_batch_size));
+    }
 
   session.decoder->set_phase(Phase::training);
-  const auto started = std::chrono::steady_clock::now();
-  std::vector<std::vector<at::Tensor>> old(mini_batches.size());
-  {
-    const at::NoGradGuard no_grad;
-    for (std::size_t m = 1; m < mini_batches.size(); ++m)
-      for (const Span micro : mini_batches[m]) old[m].push_back(rows.logprobs(micro).logprobs);
-  }
-  result.metrics["timing_s/old_log_prob"] = seconds_since(started);
-
   Gap gap(options);
+  // The old log-probs of the mini-batches behind the first, from before the first update.
+  std::vector<std::vector<at::Tensor>> old(mini_batches.size());
+  const auto remember = [&] {
+    const Span span("old log-probs");
+    const auto started = std::chrono::steady_clock::now();
+    const at::NoGradGuard no_grad;
+    double largest = gap.tokens() > 0 ? gap.largest() : 0, tokens = gap.tokens();
+    ranks.max(&largest, 1);
+    ranks.max(&tokens, 1);
+    const bool same = spec::batch_invariant(session.config) && tokens > 0 && largest == 0;
+    for (std::size_t m = 1; m < mini_batches.size(); ++m)
+      for (const Range micro : mini_batches[m]) {
+        check_stop();
+        old[m].push_back(same ? rows.sampled_logprobs(micro, rows.longest(micro)) : rows.logprobs(micro).logprobs);
+      }
+    result.metrics["timing_s/old_log_prob"] = seconds_since(started);
+  };
+
   double loss_sum = 0, norm_sum = 0, largest_norm = 0, tokens = 0, kl = 0, clipped = 0, clipped_lower = 0, entropy = 0;
   double first_ratio = 0, first_deviation = 0;
-  for (std::size_t m = 0; m < mini_batches.size() && !stop_requested(); ++m) {
+  for (std::size_t m = 0; m < mini_batches.size(); ++m) {
     const auto& micros = mini_batches[m];
-    const LossScale scale = rows.scale({micros.front().begin, micros.back().end});
+    const LossScale scale = rows.scale(whole[m]);
     optimizer.zero_grad();
     double loss = 0, ratio = 0, deviation = 0;
     bool graph = false;
     for (std::size_t i = 0; i < micros.size(); ++i) {
-      const TokenLogprobs now = rows.logprobs(micros[i]);
+      check_stop();
+      const TokenLogprobs now = [&] {
+        const Span span("forward");
+        return rows.logprobs(micros[i]);
+      }();
       const at::Tensor before = m == 0 ? now.logprobs.detach() : old[m][i];
       const PolicyLoss part = policy_loss(now.logprobs, before, rows.advantages(micros[i]), now.mask, options, scale);
       loss += part.loss.item<double>();
@@ -153,12 +215,21 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
       deviation = std::max(deviation, part.ratio_deviation);
       entropy += at::where(now.mask > 0, now.entropy.to(at::kDouble), 0.0).sum().item<double>();
       gap.add(before, rows.sampled_logprobs(micros[i], now.mask.size(1)), now.mask);
-      if (!std::isfinite(loss)) throw NonFinite("the loss is not finite");
+      if (!std::isfinite(loss)) break;
       if (part.loss.requires_grad()) {
+        const Span span("backward");
         part.loss.backward();
         graph = true;
       }
     }
+    if (m == 0) remember();
+    double sums[] = {loss, ratio, graph ? 1.0 : 0.0};
+    ranks.sum(sums, std::size(sums));
+    loss = sums[0], ratio = sums[1], graph = sums[2] > 0;
+    ranks.max(&deviation, 1);
+    if (!std::isfinite(loss)) throw NonFinite("the loss is not finite");
+    sum_gradients(ranks, optimizer.parameters());
+    const Span span("optimizer");
     const Gradients gradients = optimizer.gradients();
     if (!gradients.finite) throw NonFinite("a gradient is not finite");
     if (graph) {
@@ -179,6 +250,10 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
     tokens += scale.tokens;
   }
   optimizer.zero_grad();
+  double sums[] = {kl, clipped, clipped_lower, entropy};
+  ranks.sum(sums, std::size(sums));
+  std::tie(kl, clipped, clipped_lower, entropy) = std::tie(sums[0], sums[1], sums[2], sums[3]);
+  gap.reduce(ranks);
 
   auto& metrics = result.metrics;
   const auto minis = static_cast<double>(result.updates + result.without_graph);

@@ -3,7 +3,9 @@
 // The old log-probs of the ratio are those of the training forward before the first update, as in verl, not the
 // sampler's: under a rollout/train mismatch (apply_during, or a tensor scale that depends on the batch) the sampler's
 // would carry the mismatch into the ratio, and clipping would act on it. The first mini-batch's are its own, detached, and
-// cost nothing; the others' are computed in one pass without gradient before the first update.
+// cost nothing; the others' are computed in one pass without gradient before the first update. That pass is left out where
+// it could only repeat the sampler's bits: the config cannot make the two differ (spec::batch_invariant), and in the first
+// mini-batch they do not.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +24,9 @@ struct UpdateResult {
   std::vector<bool> covered;       // per adapter tensor: had a non-zero gradient in some update of this step
 };
 
-// Runs the updates of `step`. Stops early, between optimizer steps, when a stop signal has come. Throws NonFinite before
-// the optimizer step that would have used a non-finite loss or gradient. An empty batch gives no updates.
+// Runs the updates of `step`. Throws NonFinite before the optimizer step that would have used a non-finite loss or
+// gradient, and Stopped between two micro-batches when a stop signal came: the step is then half done, and the optimizer's
+// state from before it is what counts. An empty batch gives no updates.
 UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& batch, std::int64_t step);
 
 }  // namespace assay::train

@@ -83,8 +83,9 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
   const Exclusion excluded(config.exclude, known);
   const int axis = config.blocking == "column" ? 0 : 1;
   const at::NoGradGuard no_grad;
-  for (Layer& layer : model.layers) {
-    for (Projection* p : layer.projections()) {
+  const auto layers = static_cast<std::int64_t>(model.layers.size());
+  for (std::int64_t i = config.skip_first_layers; i < layers - config.skip_last_layers; ++i) {
+    for (Projection* p : model.layers[static_cast<std::size_t>(i)].projections()) {
       if (std::find(config.targets.begin(), config.targets.end(), last_word(p->name)) == config.targets.end()) continue;
       const bool wrapper = !excluded.holds(p->name);
       const bool base = p->lora && !excluded.holds(p->name + ".base_layer");
@@ -108,7 +109,7 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
   if (report.modules.empty()) {
     std::string targets;
     for (const std::string& target : config.targets) targets += (targets.empty() ? "" : ", ") + target;
-    throw std::runtime_error("quant: no module is left to quantize: targets [" + targets + "] less quant.exclude match "
+    throw std::runtime_error("quant: no module is left to quantize: targets [" + targets + "] less quant.exclude and the skipped layers match "
                              "none; modules are called " + known.front() + (model.has_lora ? ", " + known[1] : "") +
                              " … " + known[known.size() - 2]);
   }

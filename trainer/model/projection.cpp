@@ -1,5 +1,7 @@
 #include "trainer/model/projection.h"
 
+#include "trainer/profile/profile.h"
+
 namespace assay::train {
 
 at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, const Quantizers& quantizers,
@@ -8,6 +10,7 @@ at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, const Q
   if (const at::Tensor* made = memo ? memo->find(x) : nullptr) {
     xq = *made;
   } else {
+    const Span span("quantization");
     xq = quantizers.quantize(x, quantizers.activation, quantizers.ste);
     if (memo) memo->keep(x, xq);
   }

@@ -9,6 +9,7 @@
 
 #include "trainer/model/kernels/kernels.h"
 #include "trainer/model/ops.h"
+#include "trainer/profile/profile.h"
 #include "trainer/rollout/stream.h"
 
 namespace assay::train {
@@ -59,6 +60,7 @@ struct Choice {
 // One token for every row of hidden [M, D]. `row_of` says whose stream a row draws from.
 std::vector<Choice> choose(Decoder& decoder, const at::Tensor& hidden, const std::vector<std::int64_t>& row_of,
                            std::uint64_t t, const SamplerOptions& options) {
+  const Span span("sampling");
   const bool greedy = options.temperature == 0;
   const auto inverse = static_cast<float>(greedy ? 1.0 : 1.0 / options.temperature);
   const bool cut = options.top_k > 0 || options.top_p < 1.0;
@@ -66,7 +68,11 @@ std::vector<Choice> choose(Decoder& decoder, const at::Tensor& hidden, const std
   std::vector<Choice> choices(static_cast<std::size_t>(rows));
   const std::int64_t chunk = std::clamp<std::int64_t>((1 << 20) / vocabulary, 96, 960);  // as score_tokens()
   for (std::int64_t r0 = 0; r0 < rows; r0 += chunk) {
-    at::Tensor logits = decoder.logits(hidden.narrow(0, r0, std::min(chunk, rows - r0)));
+    at::Tensor logits;
+    {
+      const Span product("logits");
+      logits = decoder.logits(hidden.narrow(0, r0, std::min(chunk, rows - r0)));
+    }
     float* z = logits.mutable_data_ptr<float>();
     over_rows(logits.size(0), 8, [&](std::int64_t from, std::int64_t to) {
       std::vector<std::int32_t> order;
@@ -84,7 +90,7 @@ std::vector<Choice> choose(Decoder& decoder, const at::Tensor& hidden, const std
         if (greedy) {
           choice.token = static_cast<std::int32_t>(std::max_element(raw.begin(), raw.end()) - raw.begin());
         } else {
-          const double u = uniform(options.seed, static_cast<std::uint64_t>(row_of[static_cast<std::size_t>(r0 + i)]), t);
+          const double u = uniform(options.seed, static_cast<std::uint64_t>(options.first_row + row_of[static_cast<std::size_t>(r0 + i)]), t);
           choice.token = cut ? draw_cut(row, vocabulary, u, options.top_k, options.top_p, order, kept)
                              : draw(row, vocabulary, u);
         }
@@ -103,7 +109,10 @@ void sample_batch(Decoder& decoder, const std::vector<std::vector<std::int32_t>>
   const std::int64_t g = options.samples_per_prompt;
   Rows batch;
   for (std::int64_t i = 0; i < prompt_count; ++i) batch.emplace_back(prompts[static_cast<std::size_t>(first_prompt + i)]);
-  PromptCache cache = decoder.prefill(batch);
+  PromptCache cache = [&] {
+    const Span span("prefill");
+    return decoder.prefill(batch);
+  }();
   std::vector<std::int64_t> prompt_of_row, live_row;
   for (std::int64_t i = 0; i < prompt_count * g; ++i) {
     prompt_of_row.push_back(i / g);
@@ -112,6 +121,7 @@ void sample_batch(Decoder& decoder, const std::vector<std::vector<std::int32_t>>
   at::Tensor hidden = cache.last.index_select(0, at::tensor(prompt_of_row, at::kLong));
   const auto state = decoder.begin_decode(std::move(cache), prompt_of_row, options.max_new_tokens);
   for (std::int64_t t = 0; t < options.max_new_tokens; ++t) {
+    if (options.between_tokens) options.between_tokens();
     const std::vector<Choice> choices = choose(decoder, hidden, live_row, static_cast<std::uint64_t>(t), options);
     std::vector<std::int64_t> keep, still_live, next;
     for (std::size_t i = 0; i < choices.size(); ++i) {
@@ -129,6 +139,7 @@ void sample_batch(Decoder& decoder, const std::vector<std::vector<std::int32_t>>
       }
     }
     if (keep.empty() || t + 1 == options.max_new_tokens) break;
+    const Span span("decode");
     if (keep.size() < choices.size()) decoder.keep_rows(*state, keep);
     live_row = std::move(still_live);
     hidden = decoder.decode_step(*state, at::tensor(next, at::kLong));

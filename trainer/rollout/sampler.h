@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 #include <vector>
 
@@ -18,8 +19,10 @@ struct SamplerOptions {
   std::int64_t batch_size = 0;          // rows at once, rounded down to whole groups; 0: all
   std::vector<std::int32_t> eos_ids;
   std::uint64_t seed = 0;               // with greedy: unused. Row i's token t is drawn with number t of the stream
-                                        // (seed, i) (stream.h): what a row gets does not depend on which other rows
+                                        // (seed, first_row + i) (stream.h): what a row gets does not depend on which other rows
                                         // are alive or on batch_size
+  std::int64_t first_row = 0;           // number of this call's first row among all that share the seed
+  std::function<void()> between_tokens; // called before each decode step; what it throws ends the sampling
 };
 
 // N = prompts * G rows, the samples of a prompt beside each other.

@@ -24,24 +24,23 @@ int run_eval(const std::filesystem::path& path, bool json) {
     } catch (const std::runtime_error& error) {
       throw BadInput(error.what());
     }
-  const auto evaluation = evaluate(session);
-  if (!evaluation) return exit_terminated;
+  const Evaluation evaluation = evaluate(session);
   if (json) {
     nlohmann::json metrics = nlohmann::json::object();
-    for (const auto& [key, value] : evaluation->metrics()) metrics[key] = json_number(value);
-    std::cout << nlohmann::json{{"problems", evaluation->problems.size()},
-                                {"correct", evaluation->correct()},
-                                {"accuracy", evaluation->accuracy()},
-                                {"format_right", evaluation->format_right},
-                                {"arithmetic_right", evaluation->arithmetic_right},
-                                {"quant", evaluation->quant},
-                                {"trained_quant", evaluation->trained_quant},
+    for (const auto& [key, value] : evaluation.metrics()) metrics[key] = json_number(value);
+    std::cout << nlohmann::json{{"problems", evaluation.problems.size()},
+                                {"correct", evaluation.correct()},
+                                {"accuracy", evaluation.accuracy()},
+                                {"format_right", evaluation.format_right},
+                                {"arithmetic_right", evaluation.arithmetic_right},
+                                {"quant", evaluation.quant},
+                                {"trained_quant", evaluation.trained_quant},
                                 {"adapter", adapted},
                                 {"metrics", metrics}}
                      .dump()
               << std::endl;
   } else {
-    std::cout << (adapted ? "trained adapter: " : "no adapter: ") << summary(*evaluation) << std::endl;
+    std::cout << (adapted ? "trained adapter: " : "no adapter: ") << summary(evaluation) << std::endl;
   }
   return exit_finished;
 }

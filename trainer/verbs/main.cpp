@@ -5,6 +5,7 @@
 #include <string>
 
 #include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/stop.h"
 #include "trainer/verbs/verbs.h"
 
 using namespace assay::train;
@@ -35,6 +36,8 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? exit_finished : exit_usage;
+  } catch (const Stopped&) {
+    return exit_terminated;
   } catch (const BadInput& error) {
     return refuse(error.what(), exit_refused);
   } catch (const std::bad_alloc&) {

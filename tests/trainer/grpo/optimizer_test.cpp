@@ -45,7 +45,7 @@ TEST_CASE("AdamW's first step, by hand") {
   const auto gradients = optimizer.gradients();
   CHECK(gradients.norm == Approx(std::sqrt(0.25 + 16)));
   CHECK(gradients.non_zero == std::vector<bool>{true, false});
-  const auto before = optimizer.snapshot();
+  const auto before = optimizer.state().parameters;
   optimizer.step(0.01, gradients.norm);
   // At step 1 the update is lr * sign(g), and the decay lr * wd * w comes before it.
   CHECK(parameters[0].tensor[0].item<float>() == Approx(1.0 - 0.001 * 1.0 - 0.01));

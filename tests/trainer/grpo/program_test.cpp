@@ -1,63 +1,13 @@
 // assay-train as a program: exit codes, signals, what it prints.
-#include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <thread>
 
-#include "tests/trainer/grpo/tiny_run.h"
+#include "tests/trainer/grpo/program.h"
 
 using namespace assay;
 using namespace assay::test;
-
-namespace {
-
-struct Result {
-  int code = -1;  // exit code; 128 + signal when it was ended by one
-  std::string out, err;
-};
-
-class Program {
- public:
-  Program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "")
-      : folder_(fresh_folder("output-" + name)) {
-    write_text(folder_ / "in", input);
-    const std::string binary = std::string(ASSAY_BINARY_DIR) + "/bin/assay-train";
-    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
-    for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-    argv.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(open((folder_ / "in").c_str(), O_RDONLY), 0);
-      dup2(open((folder_ / "out").c_str(), O_WRONLY | O_CREAT, 0644), 1);
-      dup2(open((folder_ / "err").c_str(), O_WRONLY | O_CREAT, 0644), 2);
-      execv(binary.c_str(), argv.data());
-      _exit(127);
-    }
-    REQUIRE(pid_ > 0);
-  }
-  pid_t pid() const { return pid_; }
-  Result wait() {
-    int status = 0;
-    REQUIRE(waitpid(pid_, &status, 0) == pid_);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(folder_ / "out"), read_text(folder_ / "err")};
-  }
-
- private:
-  fs::path folder_;
-  pid_t pid_ = -1;
-};
-
-Result run_program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "") {
-  return Program(name, arguments, input).wait();
-}
-
-std::size_t lines_in(const std::string& text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
-
-}  // namespace
 
 TEST_CASE("run prints a line per step and exits with 0") {
   const auto run = make_run("program-run", tiny_config());
@@ -74,6 +24,32 @@ TEST_CASE("run --json prints what it logs") {
   const auto result = run_program("run-json", {"run", "--json", run.string()});
   CHECK(result.code == 0);
   CHECK(result.out == read_text(run / "metrics.jsonl"));
+}
+
+TEST_CASE("run --profile says where the time went, and leaves a trace") {
+  auto config = tiny_config();
+  config.quant.format = "mxfp4";
+  config.quant.mode = "floor";
+  const auto plain = make_run("program-plain", config), run = make_run("program-profile", config);
+  CHECK(run_program("plain", {"run", plain.string()}).code == 0);
+  const auto result = run_program("profile", {"run", "--profile", run.string()});
+  REQUIRE(result.code == 0);
+  for (const auto* name : {"time of 3 steps", "rollout", "prefill", "decode", "sampling", "old log-probs", "forward", "backward",
+                           "optimizer", "quantization", "evaluation", "checkpoint"})
+    CHECK_THAT(result.out, Catch::Contains(name));
+  const auto trace = json::parse(read_text(run / "trace.json"));
+  std::map<std::string, int> spans;
+  for (const auto& event : trace["traceEvents"]) {
+    if (event["ph"] != "X") continue;
+    ++spans[event["name"]];
+    CHECK(event["dur"].get<double>() >= 0);
+  }
+  CHECK(spans["rollout"] == 3);
+  CHECK(spans["update"] == 3);
+  CHECK(spans["forward"] == 6);   // two mini-batches a step
+  CHECK(spans["backward"] == 6);
+  CHECK(spans["optimizer"] == 6);
+  CHECK(metrics_of(run) == metrics_of(plain));
 }
 
 TEST_CASE("SIGTERM ends a run cleanly") {

@@ -184,7 +184,7 @@ TEST_CASE("a loss or a gradient that is not finite stops before the optimizer st
        {std::tuple{"loss", bad_loss, "loss"}, std::tuple{"gradient", bad_gradient, "gradient"}}) {
     INFO(name);
     const auto run = make_run(std::string("grpo-non-finite-") + name, quantized("pre", true));
-    CHECK(train::train(run, {false, quantizer}) == train::exit_non_finite);
+    CHECK(train::train(run, {.quantizer = quantizer}) == train::exit_non_finite);
     const auto events = read_lines(run / "events.jsonl");
     CHECK(events.back()["kind"] == "non_finite");
     CHECK(events.back()["step"] == 1);

@@ -97,6 +97,8 @@ TEST_CASE("what is attached is what the series reader counted") {
        {std::vector<std::string>{}, {"^.*\\.base_layer$"}, {"^model\\.layers\\.(0|3)\\..*$", "model.layers.1.mlp.up_proj"}}) {
     spec::QuantConfig quant = test::quant_config("pre", true);
     quant.exclude = exclude;
+    quant.skip_first_layers = exclude.empty() ? 1 : 0;
+    quant.skip_last_layers = exclude.empty() ? 2 : 0;
     quant.targets = {"q_proj", "up_proj", "down_proj"};
     spec::LoraConfig lora = test::lora_config();
     lora.targets = {"q_proj", "o_proj", "up_proj"};
