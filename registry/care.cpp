@@ -90,11 +90,11 @@ void Registry::restore_run(const RunRow& row, const RunFacts& facts, const std::
     {
       Use use(impl_->statement(
           "INSERT INTO runs(number, series, run, seed, batch, folder, config_sha256, priority, state, exit_code, signal, "
-          "detail, attempt, created, started, ended) "
-          "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"));
+          "detail, attempt, created, started, ended, queue_group, fault) "
+          "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"));
       use.bind(row.number, row.series, row.run, row.seed, row.batch, row.folder, row.config_sha256, row.priority,
                name(row.state.kind), row.state.exit_code, row.state.signal, row.state.detail, row.attempt, row.created,
-               or_null(row.started), or_null(row.ended)).run();
+               or_null(row.started), or_null(row.ended), row.group, row.state.fault).run();
     }
     {
       Use use(impl_->statement("INSERT INTO run_texts(run, config_json, derived_json, run_json, code_json, "
@@ -102,15 +102,12 @@ void Registry::restore_run(const RunRow& row, const RunFacts& facts, const std::
       use.bind(row.number, row.config_json, row.derived_json, row.run_json, facts.code_json, facts.environment_json,
                facts.inputs_json).run();
     }
-    for (std::size_t i = 0; i < row.after.size(); ++i) {
-      Use use(impl_->statement("INSERT INTO run_dependencies(run, position, after) VALUES (?1, ?2, ?3)"));
-      use.bind(row.number, static_cast<std::int64_t>(i), row.after[i]).run();
-    }
+    put_dependencies(row.number, row.after, row.after_any);
     for (const Attempt& attempt : attempts) {
-      Use use(impl_->statement("INSERT INTO attempts(run, attempt, state, exit_code, signal, detail, started, ended) "
-                               "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"));
+      Use use(impl_->statement("INSERT INTO attempts(run, attempt, state, exit_code, signal, detail, started, ended, fault) "
+                               "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"));
       use.bind(row.number, attempt.attempt, name(attempt.state.kind), attempt.state.exit_code, attempt.state.signal,
-               attempt.state.detail, attempt.started, or_null(attempt.ended)).run();
+               attempt.state.detail, attempt.started, or_null(attempt.ended), attempt.state.fault).run();
     }
   });
 }

@@ -19,16 +19,19 @@ std::optional<int> optional_int(const json& object, const char* key) {
 
 }  // namespace
 
-void append_state(const fs::path& folder, const StateLine& line, bool first, bool sync) {
+void append_state(const fs::path& folder, const StateLine& line, bool places, bool sync) {
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) return;
   json object = {{"time", line.time}, {"state", name(line.state.kind)}, {"attempt", line.attempt}};
   if (line.state.exit_code) object["exit_code"] = *line.state.exit_code;
   if (line.state.signal) object["signal"] = *line.state.signal;
   if (!line.state.detail.empty()) object["detail"] = line.state.detail;
-  if (first) {
+  if (!line.state.fault.empty()) object["fault"] = line.state.fault;
+  if (places) {
     object["priority"] = line.priority;
+    object["group"] = line.group;
     object["after"] = line.after;
+    object["after_any"] = line.after_any;
   }
   support::LineWriter writer(folder / "states.jsonl");
   writer.write(object.dump(-1, ' ', false, json::error_handler_t::replace));
@@ -55,9 +58,13 @@ std::vector<StateLine> read_states(const fs::path& folder, int& bad) {
         ++bad;
         continue;
       }
-      line.state = {*kind, optional_int(object, "exit_code"), optional_int(object, "signal"), object.value("detail", "")};
+      line.state = {*kind, optional_int(object, "exit_code"), optional_int(object, "signal"), object.value("detail", ""),
+                    object.value("fault", "")};
       line.priority = object.value("priority", std::int64_t{0});
       line.after = object.value("after", std::vector<std::int64_t>{});
+      line.group = object.value("group", "");
+      line.after_any = object.value("after_any", std::vector<std::int64_t>{});
+      line.places = object.contains("priority");
       lines.push_back(std::move(line));
     } catch (const json::exception&) {
       ++bad;  // a torn line that a later one was appended to
@@ -69,8 +76,13 @@ std::vector<StateLine> read_states(const fs::path& folder, int& bad) {
 std::vector<Attempt> replay_states(const std::vector<StateLine>& lines, RunRow& row) {
   std::map<std::int64_t, Attempt> attempts;
   row.created = lines.front().time;
-  row.priority = lines.front().priority;
-  row.after = lines.front().after;
+  for (const StateLine& line : lines) {
+    if (!line.places && &line != &lines.front()) continue;
+    row.priority = line.priority;
+    row.group = line.group;
+    row.after = line.after;
+    row.after_any = line.after_any;
+  }
   row.started = row.ended = 0;
   row.attempt = 0;
   bool waiting = true;

@@ -1,7 +1,8 @@
 // states.jsonl in a run folder: every state the run was in, a line each, so that the registry can be rebuilt.
 //
-//   {"time", "state", "attempt", "exit_code", "signal", "detail"}; the first one also has "priority" and "after"
-// Registry::add_runs() and Registry::transition() write it, inside their transactions and before the commit. A line whose
+//   {"time", "state", "attempt", "exit_code", "signal", "detail", "fault"}; the first one, and one for each edit of a run
+//   that waits, also has "priority", "group", "after" and "after_any"
+// Registry::add_runs(), Registry::transition() and Registry::edit_run() write it, inside their transactions and before the commit. A line whose
 // commit failed is followed by what really happened; replaying takes the lines in order, and the last word counts.
 #pragma once
 
@@ -18,13 +19,16 @@ struct StateLine {
   double time = 0;                     // unix seconds
   std::int64_t attempt = 0;            // attempts started so far, this one included
   State state;
-  std::int64_t priority = 0;           // of the first line
-  std::vector<std::int64_t> after;     // of the first line
+  std::int64_t priority = 0;           // these four of the first line and of edits
+  std::vector<std::int64_t> after;
+  std::string group;
+  std::vector<std::int64_t> after_any;
+  bool places = false;                 // read_states(): the line has them
 };
 
-// Appends a line; `sync`: it survives a power cut. A run whose folder is gone has no journal: nothing happens then.
+// Appends a line; `places`: with priority, group and dependencies; `sync`: it survives a power cut. A run whose folder is gone has no journal: nothing happens then.
 // Throws std::runtime_error "PATH: REASON".
-void append_state(const std::filesystem::path& folder, const StateLine& line, bool first, bool sync);
+void append_state(const std::filesystem::path& folder, const StateLine& line, bool places, bool sync);
 
 // The lines that are whole; empty when there is no file. `bad` counts those that are not what append_state() writes.
 std::vector<StateLine> read_states(const std::filesystem::path& folder, int& bad);

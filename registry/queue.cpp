@@ -28,7 +28,11 @@ std::string select_runs(bool texts) {
   std::string sql =
       "SELECT number, series, r.run, seed, batch, folder, config_sha256, priority, state, exit_code, signal, detail, "
       "attempt, created, started, ended, "
-      "(SELECT group_concat(after) FROM (SELECT after FROM run_dependencies d WHERE d.run = number ORDER BY position))";
+      "(SELECT group_concat(after) FROM (SELECT after FROM run_dependencies d WHERE d.run = number AND NOT any_end "
+      "ORDER BY position)), "
+      "(SELECT group_concat(after) FROM (SELECT after FROM run_dependencies d WHERE d.run = number AND any_end "
+      "ORDER BY position)), "
+      "queue_group, held, hidden, not_before, fault";
   if (texts) sql += ", config_json, derived_json, run_json";
   sql += " FROM runs r";
   if (texts) sql += " JOIN run_texts t ON t.run = number";
@@ -50,12 +54,21 @@ RunRow run_row(const Use& row, bool texts) {
   run.created = row.real(13);
   run.started = row.real(14);  // NULL reads as 0
   run.ended = row.real(15);
-  std::istringstream after(row.text(16));
-  for (std::string number; std::getline(after, number, ',');) run.after.push_back(std::stoll(number));
+  const auto numbers = [&](int column, std::vector<std::int64_t>& list) {
+    std::istringstream text(row.text(column));
+    for (std::string number; std::getline(text, number, ',');) list.push_back(std::stoll(number));
+  };
+  numbers(16, run.after);
+  numbers(17, run.after_any);
+  run.group = row.text(18);
+  run.held = row.integer(19) != 0;
+  run.hidden = row.integer(20) != 0;
+  run.not_before = row.real(21);
+  run.state.fault = row.text(22);
   if (texts) {
-    run.config_json = row.text(17);
-    run.derived_json = row.text(18);
-    run.run_json = row.text(19);
+    run.config_json = row.text(23);
+    run.derived_json = row.text(24);
+    run.run_json = row.text(25);
   }
   return run;
 }
@@ -121,9 +134,9 @@ std::vector<std::int64_t> Registry::add_runs(
         throw std::invalid_argument("run " + run.run + " belongs to series " + run.series +
                                     ", which is not in the registry");
       {
-        Use use(impl_->statement("INSERT INTO runs(series, run, seed, batch, config_sha256, priority, state, created) "
-                                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', ?7)"));
-        use.bind(run.series, run.run, run.seed, run.batch, run.config_sha256, run.priority, now).run();
+        Use use(impl_->statement("INSERT INTO runs(series, run, seed, batch, config_sha256, priority, queue_group, state, "
+                                 "created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', ?8)"));
+        use.bind(run.series, run.run, run.seed, run.batch, run.config_sha256, run.priority, run.group, now).run();
       }
       const std::int64_t number = impl_->database.getLastInsertRowid();
       {
@@ -132,19 +145,14 @@ std::vector<std::int64_t> Registry::add_runs(
         use.bind(number, run.config_json, run.derived_json, run.run_json, run.code_json, run.environment_json,
                  run.inputs_json).run();
       }
-      for (std::size_t i = 0; i < run.after.size(); ++i) {
-        if (run.after[i] == number || !impl_->exists("SELECT 1 FROM runs WHERE number = ?1", run.after[i]))
-          throw std::invalid_argument("run " + run.run + " is to wait for run " + std::to_string(run.after[i]) +
-                                      ", which does not exist");
-        Use use(impl_->statement("INSERT INTO run_dependencies(run, position, after) VALUES (?1, ?2, ?3)"));
-        use.bind(number, static_cast<std::int64_t>(i), run.after[i]).run();
-      }
+      put_dependencies(number, run.after, run.after_any);
       const std::string folder = make_folder(number, run);
       if (impl_->exists("SELECT 1 FROM runs WHERE folder = ?1", folder))
         throw std::invalid_argument("the folder " + folder + " already belongs to another run");
       Use use(impl_->statement("UPDATE runs SET folder = ?2 WHERE number = ?1"));
       use.bind(number, folder).run();
-      append_state(folder, {now, 0, {StateKind::queued, {}, {}, ""}, run.priority, run.after}, true, false);
+      append_state(folder, {now, 0, {StateKind::queued, {}, {}, ""}, run.priority, run.after, run.group, run.after_any}, true,
+                   false);
       numbers.push_back(number);
     }
     return numbers;
@@ -167,6 +175,7 @@ std::vector<RunRow> Registry::runs(const RunFilter& filter) const {
   if (filter.run) also("r.run = ?");
   if (filter.batch) also("batch = ?");
   if (filter.seed) also("seed = ?");
+  if (!filter.hidden) also("NOT hidden");
   if (!filter.states.empty()) {
     std::string names;  // words of ours, never the user's: they may stand in the text
     for (const StateKind kind : filter.states) names += (names.empty() ? "'" : ", '") + std::string(name(kind)) + "'";
@@ -201,11 +210,11 @@ bool Registry::transition(std::int64_t number, StateKind expected, const State& 
     const bool waiting = next.kind == StateKind::queued || next.kind == StateKind::blocked;
     {
       Use use(impl_->statement(
-          "UPDATE runs SET state = ?3, exit_code = ?4, signal = ?5, detail = ?6, attempt = attempt + ?7, "
+          "UPDATE runs SET state = ?3, exit_code = ?4, signal = ?5, detail = ?6, fault = ?11, attempt = attempt + ?7, "
           "started = CASE WHEN ?7 THEN ?10 WHEN ?8 THEN NULL ELSE started END, "
           "ended = CASE WHEN ?9 THEN ?10 ELSE NULL END WHERE number = ?1 AND state = ?2"));
       use.bind(number, name(expected), name(next.kind), next.exit_code, next.signal, next.detail, starting, waiting,
-               is_final(next.kind), now);
+               is_final(next.kind), now, next.fault);
       if (use.run() == 0) {
         if (!impl_->exists("SELECT 1 FROM runs WHERE number = ?1", number))
           throw std::invalid_argument("there is no run " + std::to_string(number));
@@ -218,17 +227,18 @@ bool Registry::transition(std::int64_t number, StateKind expected, const State& 
       use.bind(number, now).run();
     } else if (!waiting) {
       // The attempt's own record: kept when a retry sets the run back. A run that never started has none.
-      Use use(impl_->statement("UPDATE attempts SET state = ?2, exit_code = ?3, signal = ?4, detail = ?5, "
+      Use use(impl_->statement("UPDATE attempts SET state = ?2, exit_code = ?3, signal = ?4, detail = ?5, fault = ?9, "
                                "ended = CASE WHEN ?6 THEN ?7 ELSE NULL END "
                                "WHERE run = ?1 AND attempt = (SELECT attempt FROM runs WHERE number = ?1) AND ?8"));
       const bool ran = expected != StateKind::queued && expected != StateKind::blocked;
-      use.bind(number, name(next.kind), next.exit_code, next.signal, next.detail, is_final(next.kind), now, ran).run();
+      use.bind(number, name(next.kind), next.exit_code, next.signal, next.detail, is_final(next.kind), now, ran, next.fault)
+          .run();
     }
     Use use(impl_->statement("SELECT folder, attempt FROM runs WHERE number = ?1"));
     use.bind(number).step();
     const std::filesystem::path folder = use.text(0);
     // How a run ended is in exit.json already, which is synced; that it never started, or was lost, stands only here.
-    append_state(folder, {now, use.integer(1), next, 0, {}}, false,
+    append_state(folder, {now, use.integer(1), next, 0, {}, "", {}}, false,
                  is_final(next.kind) && !std::filesystem::exists(folder / "exit.json"));
     return true;
   });
@@ -237,12 +247,12 @@ bool Registry::transition(std::int64_t number, StateKind expected, const State& 
 std::vector<Attempt> Registry::attempts(std::int64_t run) const {
   return impl_->read([&] {
     std::vector<Attempt> rows;
-    Use use(impl_->statement("SELECT attempt, state, exit_code, signal, detail, started, ended FROM attempts "
+    Use use(impl_->statement("SELECT attempt, state, exit_code, signal, detail, started, ended, fault FROM attempts "
                              "WHERE run = ?1 ORDER BY attempt"));
     use.bind(run);
     while (use.step())
       rows.push_back({use.integer(0),
-                      {state_from_disk(use.text(1)), use.int_or_null(2), use.int_or_null(3), use.text(4)},
+                      {state_from_disk(use.text(1)), use.int_or_null(2), use.int_or_null(3), use.text(4), use.text(7)},
                       use.real(5), use.real(6)});
     return rows;
   });

@@ -39,6 +39,7 @@ struct State {
   StateKind kind = StateKind::queued;
   std::optional<int> exit_code, signal;
   std::string detail;
+  std::string fault = {};              // of an end that is no success: infrastructure | stalled | code; "": nothing is said
 };
 
 struct SeriesRow {
@@ -53,7 +54,9 @@ struct NewRun {
   std::string run_json;                // docs/run-folder.md
   std::string code_json, environment_json, inputs_json;
   std::int64_t priority = 0;
+  std::string group;                   // of the queue; "": none
   std::vector<std::int64_t> after;     // run numbers it waits for (success)
+  std::vector<std::int64_t> after_any; // run numbers it waits for (any end)
 };
 
 struct RunRow {
@@ -63,10 +66,27 @@ struct RunRow {
   std::string batch, folder;
   std::string config_json, config_sha256, derived_json, run_json;
   std::int64_t priority = 0;
-  std::vector<std::int64_t> after;
+  std::string group;
+  std::vector<std::int64_t> after, after_any;
+  bool held = false;                   // paused: does not start, or its processes are stopped
+  bool hidden = false;                 // `assay clean`: not in the short listing
+  double not_before = 0;               // unix seconds; of a retry that waits for its time
   State state;
   std::int64_t attempt = 0;            // attempts started so far
   double created = 0, started = 0, ended = 0;  // unix seconds; 0: not yet
+};
+
+// What of a run may change after it was added; what is not given stays.
+struct RunEdit {
+  struct Config {                      // another configuration, frozen anew
+    std::string config_json, config_sha256, derived_json, run_json;
+  };
+  std::optional<std::int64_t> priority;
+  std::optional<std::string> group;
+  std::optional<std::vector<std::int64_t>> after, after_any;
+  std::optional<bool> held, hidden;
+  std::optional<double> not_before;
+  std::optional<Config> config;
 };
 
 struct Progress {                      // of one run, kept current by ingest
@@ -160,6 +180,7 @@ class Registry {
     std::optional<std::int64_t> seed;
     std::vector<StateKind> states;     // empty: any
     std::int64_t limit = 0;            // > 0: the newest so many, newest first
+    bool hidden = true;                // false: without those that `assay clean` took away
     bool texts = true;                 // false: config_json, derived_json and run_json stay empty (cheaper)
   };
   std::vector<RunRow> runs(const RunFilter& filter) const;  // by number
@@ -170,6 +191,16 @@ class Registry {
   // starting: increments attempt, sets started, writes an attempts row. Final states: set ended. queued or blocked
   // (a retry): clears started and ended. The new state is a line of states.jsonl in the run's folder first (journal.h). Throws std::invalid_argument when there is no such run.
   bool transition(std::int64_t number, StateKind expected, const State& next, double now);
+
+  // In one transaction; states are not touched. Throws std::invalid_argument when there is no such run, or a run it is to
+  // wait for.
+  void edit_run(std::int64_t number, const RunEdit& edit);
+  // Limits of the queue's groups: runs of one that go at once. Nothing: no limit any more.
+  void set_group(const std::string& name, std::optional<int> slots);
+  std::map<std::string, int> groups() const;
+  // Before another attempt that begins from nothing: what the last one wrote (metrics, evaluations, events, how far files
+  // were read) is taken out. Its files are kept, attempts/N in the run's folder.
+  void forget_progress(std::int64_t run);
 
   // Ingest. Replaying the same rows is harmless.
   void put_metrics(std::int64_t run, const std::vector<MetricPoint>& points, const Progress& progress);
@@ -215,6 +246,8 @@ class Registry {
  private:
   struct Impl;
   explicit Registry(std::unique_ptr<Impl> impl);
+  void put_dependencies(std::int64_t number, const std::optional<std::vector<std::int64_t>>& after,
+                        const std::optional<std::vector<std::int64_t>>& after_any);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -21,6 +21,7 @@
 #include "runner/fleet.h"
 #include "runner/process.h"
 #include "runner/protocol.h"
+#include "runner/resources.h"
 #include "runner/server.h"
 #include "support/files.h"
 
@@ -29,19 +30,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-int slots_from(int option) {
-  if (option > 0) return option;
-  if (const char* text = std::getenv("ASSAY_SLOTS"); text != nullptr && *text != '\0') {
-    char* end = nullptr;
-    const long slots = std::strtol(text, &end, 10);
-    if (*end != '\0' || slots < 1 || slots > 1'000'000)
-      throw UserError(kUsage, std::string("ASSAY_SLOTS: '") + text + "' is not a number of cores; unset it or set it "
-                                                                     "to 1 or more");
-    return static_cast<int>(slots);
-  }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 FileLock take_lock(const Paths& paths) {
   for (int attempt = 0;; ++attempt) {
@@ -87,9 +75,9 @@ std::shared_ptr<spdlog::logger> open_log(const Paths& paths, bool foreground) {
 
 class Daemon {
  public:
-  Daemon(const Paths& paths, int slots, registry::Registry& registry, std::shared_ptr<spdlog::logger> log, int log_fd)
+  Daemon(const Paths& paths, Resources resources, registry::Registry& registry, std::shared_ptr<spdlog::logger> log, int log_fd)
       : paths_(paths), log_(std::move(log)),
-        fleet_(io_, registry, paths, slots, log_fd, log_, [this](std::int64_t run) { changed(run); }),
+        fleet_(io_, registry, paths, std::move(resources), log_fd, log_, [this](std::int64_t run) { changed(run); }),
         signals_(io_, SIGTERM, SIGINT) {}
 
   void run(const std::function<void()>& ready) {
@@ -101,7 +89,8 @@ class Daemon {
     });
     fleet_.restore();
     server_ = std::make_unique<Server>(io_, paths_.socket, [this](const json& request) { return answer(request); });
-    log_->info("daemon {} listens at {} with {} slots", ::getpid(), paths_.socket.string(), fleet_.slots());
+    log_->info("daemon {} listens at {} with {} slots", ::getpid(), paths_.socket.string(),
+               fleet_.queue().machine.cores);
     ready();
     for (;;) {
       try {
@@ -126,14 +115,60 @@ class Daemon {
       if (op == "status") {
         json waits = json::object();
         for (const auto& [number, text] : fleet_.waits()) waits[std::to_string(number)] = text;
-        return {{"ok", true},       {"pid", ::getpid()},          {"slots", fleet_.slots()},
-                {"used", fleet_.used()}, {"active", fleet_.active()}, {"waits", waits},
-                {"started", started_},   {"data", paths_.data.string()}, {"log", paths_.log().string()}};
+        json places = json::object();
+        for (const auto& [number, text] : fleet_.places()) places[std::to_string(number)] = text;
+        const Queue& queue = fleet_.queue();
+        json groups = json::object();
+        for (const auto& [name, limit] : queue.limits) groups[name] = {{"limit", limit}, {"running", 0}};
+        for (const auto& [name, running] : queue.group_active) {
+          if (!groups.contains(name)) groups[name] = {{"limit", nullptr}};
+          groups[name]["running"] = running;
+        }
+        return {{"ok", true},
+                {"pid", ::getpid()},
+                {"slots", queue.machine.cores},
+                {"used", queue.cores_used},
+                {"memory", queue.machine.memory},
+                {"memory_used", queue.memory_used},
+                {"gpus", queue.machine.gpus},
+                {"gpus_used", queue.gpus_used},
+                {"groups", groups},
+                {"closed", queue.closed},
+                {"active", fleet_.active()},
+                {"waits", waits},
+                {"places", places},
+                {"started", started_},
+                {"data", paths_.data.string()},
+                {"log", paths_.log().string()}};
       }
       if (op == "submit") return {{"ok", true}, {"numbers", fleet_.submit(submission_from_json(request))}};
       if (op == "kill") {
         fleet_.kill(request.at("numbers").get<std::vector<std::int64_t>>(),
                     {request.at("by").get<std::string>(), request.at("grace").get<double>()});
+        return {{"ok", true}};
+      }
+      const auto numbers = [&] { return request.at("numbers").get<std::vector<std::int64_t>>(); };
+      if (op == "pause") {
+        fleet_.pause(numbers(), request.at("checkpoint").get<bool>(), request.at("by").get<std::string>());
+        return {{"ok", true}};
+      }
+      if (op == "resume") {
+        fleet_.resume(numbers());
+        return {{"ok", true}};
+      }
+      if (op == "restart") {
+        fleet_.restart(numbers(), request.at("fresh").get<bool>());
+        return {{"ok", true}};
+      }
+      if (op == "clean") return {{"ok", true}, {"freed", fleet_.clean(numbers(), request.at("checkpoints").get<bool>())}};
+      if (op == "edit") {
+        fleet_.edit(edit_from_json(request));
+        return {{"ok", true}};
+      }
+      if (op == "group") {
+        const json& limit = request.at("limit");
+        fleet_.set_group(request.at("name").get<std::string>(),
+                         limit.is_null() ? std::nullopt : std::optional(limit.get<int>()));
         return {{"ok", true}};
       }
       if (op == "stop") {
@@ -175,7 +210,7 @@ std::optional<DaemonRecord> read_daemon_record(const Paths& paths) {
 }
 
 void run_daemon(const Paths& paths, const DaemonOptions& options) {
-  const int slots = slots_from(options.slots);
+  Resources resources = resources_of(options);
   ::signal(SIGPIPE, SIG_IGN);
   for (const fs::path& folder : {paths.data, paths.state, paths.runs(), paths.series()}) make_folder(folder);
   make_folder(paths.socket.parent_path());
@@ -193,7 +228,7 @@ void run_daemon(const Paths& paths, const DaemonOptions& options) {
     log->error("{}", error.what());
     throw UserError(kFault, error.what());
   }
-  Daemon daemon(paths, slots, *registry, log, log_fd.get());
+  Daemon daemon(paths, std::move(resources), *registry, log, log_fd.get());
   Fd report(options.report);
   if (report) ::fcntl(report.get(), F_SETFD, FD_CLOEXEC);
   daemon.run([&] {

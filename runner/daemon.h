@@ -1,6 +1,7 @@
 // `assay daemon`: the one process that starts runs and writes the registry. It may be killed at any moment.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -9,7 +10,10 @@
 namespace assay::runner {
 
 struct DaemonOptions {
-  int slots = 0;          // 0: $ASSAY_SLOTS, or the machine's cores
+  int slots = 0;          // cores; 0: $ASSAY_SLOTS, or the machine's
+  std::int64_t memory = 0;         // MiB; 0: $ASSAY_MEMORY, or the machine's
+  std::string gpus = "auto";       // indices "0,1", "none", or "auto": $ASSAY_GPUS, or those of the machine
+  double disk_reserve = -1;        // GiB; negative: $ASSAY_DISK_RESERVE, or 1
   int report = -1;        // a descriptor that hears "ready" or "error CODE SENTENCE"; negative: in the foreground
 };
 

@@ -1,7 +1,9 @@
 #include "runner/fleet.h"
 
 #include <spdlog/spdlog.h>
+#include <sys/statvfs.h>
 
+#include <algorithm>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 #include <chrono>
@@ -9,6 +11,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "runner/attempts.h"
+#include "runner/fleet_live.h"
 #include "runner/ingest.h"
 #include "support/files.h"
 
@@ -20,52 +24,40 @@ using nlohmann::json;
 using registry::StateKind;
 
 constexpr auto kIngestEvery = std::chrono::milliseconds(100);
+constexpr auto kDiskEvery = std::chrono::seconds(5);   // while it is nearly full
 
-// Of all its ranks.
-int threads_of(const json& config) {
-  const json& train = config.at("train");
-  return train.at("threads").get<int>() * train.value("ranks", 1);
-}
-
-Job job_of(const registry::RunRow& row) {
-  Job job;
-  job.number = row.number;
-  job.cores = threads_of(json::parse(row.config_json));
-  job.priority = row.priority;
-  return job;
+std::string gibibytes(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f GiB", bytes / (1 << 30));
+  return text;
 }
 
 }  // namespace
 
-struct Fleet::Timer : asio::steady_timer {
-  using asio::steady_timer::steady_timer;
-};
-
-// A run that an executor has, or is about to get.
-struct Fleet::Live {
-  Live(registry::Registry& registry, const registry::RunRow& row, Executor& who, std::int64_t steps)
-      : folder(row.folder), executor(who), ingest(registry, row.number, row.folder, steps) {}
-
-  fs::path folder;
-  Executor& executor;
-  bool command_trainer = false;
-  std::string waits;                         // what it waits for at its executor
-  Ingest ingest;
-};
-
-Fleet::Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, int slots, int log_fd,
+Fleet::Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, Resources resources, int log_fd,
              std::shared_ptr<spdlog::logger> log, std::function<void(std::int64_t)> changed)
-    : io_(io), registry_(registry), paths_(std::move(paths)), slots_(slots), log_(std::move(log)),
+    : io_(io), registry_(registry), paths_(std::move(paths)), disk_reserve_(resources.disk_reserve), log_(std::move(log)),
       changed_(std::move(changed)), executors_(make_executors({io_, *this, paths_, log_fd, log_})),
-      ingest_timer_(std::make_unique<Timer>(io)), apply_timer_(std::make_unique<Timer>(io)) {}
+      ingest_timer_(std::make_unique<Timer>(io)), apply_timer_(std::make_unique<Timer>(io)),
+      due_timer_(std::make_unique<Timer>(io)), disk_timer_(std::make_unique<Timer>(io)) {
+  queue_.machine = std::move(resources.machine);
+  queue_.limits = registry_.groups();
+}
 
 Fleet::~Fleet() = default;
 
 std::map<std::int64_t, std::string> Fleet::waits() const {
-  std::map<std::int64_t, std::string> texts = runner::waits(queue_, slots_);
+  std::map<std::int64_t, std::string> texts = runner::waits(queue_, unix_now());
   for (const auto& [number, live] : live_)
     if (!live->waits.empty()) texts[number] = live->waits;
   return texts;
+}
+
+std::map<std::int64_t, std::string> Fleet::places() const {
+  std::map<std::int64_t, std::string> places;
+  for (const auto& [number, live] : live_)
+    if (std::string where = live->executor.where(number); !where.empty()) places[number] = std::move(where);
+  return places;
 }
 
 Executor& Fleet::executor_of(const json& config) const {
@@ -85,49 +77,98 @@ std::shared_ptr<Fleet::Live> Fleet::make_live(const registry::RunRow& row) {
   return live;
 }
 
+Job Fleet::job_of(std::int64_t number, const json& config, const std::string& series, const std::string& group) const {
+  const json& schedule = config.at("schedule");
+  const json& train = config.at("train");
+  Job job;
+  job.number = number;
+  job.series = series;
+  job.group = group;
+  job.demand.here = executor_of(config).uses_this_machine();
+  if (!job.demand.here) {
+    job.demand.cores = 0;
+    return job;
+  }
+  job.demand.cores = train.at("threads").get<int>() * train.value("ranks", 1);   // of all its ranks
+  job.demand.memory = schedule.value("memory", std::int64_t{0});
+  job.demand.gpus = std::max(schedule.value("gpus", 0), train.value("device", "cpu") == "cuda" ? 1 : 0);
+  return job;
+}
+
+Job Fleet::job_of(const registry::RunRow& row) const {
+  Job job = job_of(row.number, json::parse(row.config_json), row.series, row.group);
+  job.priority = row.priority;
+  job.held = row.held;
+  job.not_before = row.not_before;
+  return job;
+}
+
+void Fleet::refuse_what_never_fits(const std::string& what, const json& config) const {
+  const Executor& executor = executor_of(config);
+  if (const std::string refused = executor.refusal(config); !refused.empty())
+    throw std::invalid_argument(what + ": " + refused);
+  const std::string never = never_fits(job_of(0, config, "", "").demand, queue_.machine);
+  if (!never.empty())
+    throw std::invalid_argument(what + ": it needs " + never +
+                                " on this machine; lower train.threads, schedule.memory or schedule.gpus, or start the "
+                                "daemon with more (`assay daemon --help`)");
+}
+
+// Of `after`, those that have not ended. With `success`, those that ended without it stay in and are told in `failed`.
+std::set<std::int64_t> Fleet::unfinished(const std::vector<std::int64_t>& after, bool success,
+                                         std::set<std::int64_t>* failed) const {
+  std::set<std::int64_t> open;
+  for (const std::int64_t run : after) {
+    if (states_.count(run) == 0) {
+      if (!success) continue;
+      const auto other = registry_.run(run);
+      if (other && other->state.kind == StateKind::succeeded) continue;
+      failed->insert(run);
+    }
+    open.insert(run);
+  }
+  return open;
+}
+
 void Fleet::restore() {
-  registry::Registry::RunFilter unfinished;
-  unfinished.states = {StateKind::starting, StateKind::running, StateKind::queued, StateKind::blocked};
-  const std::vector<registry::RunRow> rows = registry_.runs(unfinished);
+  registry::Registry::RunFilter filter;
+  filter.states = {StateKind::starting, StateKind::running, StateKind::queued, StateKind::blocked};
+  const std::vector<registry::RunRow> rows = registry_.runs(filter);
   for (const registry::RunRow& row : rows) states_[row.number] = row.state.kind;
 
   event::Submitted waiting;
-  for (const registry::RunRow& row : rows) {
+  for (const registry::RunRow& found : rows) {
+    finish_edit(found);
+    const registry::RunRow row = registry_.run(found.number).value();
     Job job = job_of(row);
     if (row.state.kind == StateKind::starting || row.state.kind == StateKind::running) {
-      advance(queue_, event::Active{job}, slots_);
+      const std::vector<int> gpus = read_launch(row.folder).gpus;
+      advance(queue_, event::Active{job, {gpus.begin(), gpus.end()}}, unix_now());
       live_[row.number] = make_live(row);
       continue;
     }
-    for (const std::int64_t dependency : row.after) {
-      if (states_.count(dependency) != 0) {
-        job.after.insert(dependency);
-        continue;
-      }
-      const auto other = registry_.run(dependency);
-      if (!other || other->state.kind != StateKind::succeeded) {
-        job.after.insert(dependency);
-        waiting.failed.insert(dependency);
-      }
-    }
-    if (row.state.kind == StateKind::blocked && job.after.empty()) move(row.number, {StateKind::queued, {}, {}, ""}, 0);
+    job.after = unfinished(row.after, true, &waiting.failed);
+    job.after_any = unfinished(row.after_any, false, nullptr);
+    if (row.state.kind == StateKind::blocked && job.after.empty() && job.after_any.empty())
+      move(row.number, {StateKind::queued, {}, {}, ""}, 0);
     waiting.jobs.push_back(std::move(job));
   }
   log_->info("{} runs taken up: {} started before, {} waiting", rows.size(), live_.size(), waiting.jobs.size());
+  look_at_disk();
   // The waiting first: they must be there to hear how those they wait for have ended.
   happened(waiting);
   for (const registry::RunRow& row : rows)
-    if (row.state.kind == StateKind::starting || row.state.kind == StateKind::running)
-      live_.at(row.number)->executor.adopt({row, {}});
+    if (row.state.kind == StateKind::starting || row.state.kind == StateKind::running) {
+      const std::shared_ptr<Live> live = live_.at(row.number);
+      live->executor.adopt({row, read_launch(row.folder).gpus});
+      if (row.held && live_.count(row.number) != 0) live->executor.pause(row.number, true);
+    }
   schedule_ingest();
 }
 
 std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
-  for (const SubmittedRun& submitted : submission.runs) {
-    const json config = json::parse(submitted.run.config_json);
-    if (const std::string refused = executor_of(config).refusal(config); !refused.empty())
-      throw std::invalid_argument(submission.series.id + "/" + submitted.run.run + ": " + refused);
-  }
+  for (const SubmittedRun& submitted : submission.runs)
+    refuse_what_never_fits(submission.series.id + "/" + submitted.run.run, json::parse(submitted.run.config_json));
   const fs::path series_folder = paths_.series() / submission.series.id;
   fs::create_directories(series_folder);
   // Every record is first a file: the registry can be rebuilt from these and the run folders.
@@ -157,18 +198,10 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   event::Submitted event;
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     states_[numbers[i]] = StateKind::queued;
-    Job job;
-    job.number = numbers[i];
+    Job job = job_of(numbers[i], json::parse(runs[i].config_json), runs[i].series, runs[i].group);
     job.priority = runs[i].priority;
-    job.cores = threads_of(json::parse(runs[i].config_json));
-    for (const std::int64_t dependency : runs[i].after) {
-      if (states_.count(dependency) == 0) {
-        const auto other = registry_.run(dependency);
-        if (other && other->state.kind == StateKind::succeeded) continue;
-        event.failed.insert(dependency);
-      }
-      job.after.insert(dependency);
-    }
+    job.after = unfinished(runs[i].after, true, &event.failed);
+    job.after_any = unfinished(runs[i].after_any, false, nullptr);
     event.jobs.push_back(std::move(job));
     changed_(numbers[i]);
   }
@@ -178,8 +211,40 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
 }
 
 void Fleet::happened(const Event& event) {
-  for (Action& action : advance(queue_, event, slots_)) undone_.push_back(std::move(action));
+  for (Action& action : advance(queue_, event, unix_now())) undone_.push_back(std::move(action));
   if (!applying_) apply();
+  set_timers();
+}
+
+// Nothing starts with less free than the reserve: a full disk fails every run at once.
+void Fleet::look_at_disk() {
+  struct statvfs disk {};
+  if (disk_reserve_ <= 0 || ::statvfs(paths_.data.c_str(), &disk) != 0) return;
+  const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+  const std::string why = free >= disk_reserve_ ? ""
+                                                : "disk space (" + gibibytes(free) + " free in " + paths_.data.string() +
+                                                      ", " + gibibytes(disk_reserve_) + " are kept free)";
+  if (why.empty() == queue_.closed.empty()) return;
+  log_->warn("{}", why.empty() ? "there is disk space again: runs start" : "nothing starts: " + why);
+  happened(event::Closed{why});
+}
+
+void Fleet::set_timers() {
+  if (const auto due = next_due(queue_)) {
+    due_timer_->expires_after(std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+        std::chrono::duration<double>(std::clamp(*due - unix_now(), 0.0, 60.0) + 0.001)));
+    due_timer_->async_wait([this](const asio::error_code& error) {
+      if (!error) happened(event::Tick{});
+    });
+  }
+  if (!queue_.closed.empty()) {
+    disk_timer_->expires_after(kDiskEvery);
+    disk_timer_->async_wait([this](const asio::error_code& error) {
+      if (error) return;
+      look_at_disk();
+      set_timers();
+    });
+  }
 }
 
 // In order, and none is dropped: when the registry cannot take one (disk full), it is tried again in a second.
@@ -207,7 +272,7 @@ void Fleet::apply_one(const Action& action) {
   const auto ended = [&](std::int64_t number) { return states_.count(number) == 0; };
   const double now = unix_now();
   if (const auto* begin = std::get_if<action::Start>(&action)) {
-    if (!ended(begin->number)) start(begin->number);
+    if (!ended(begin->number)) start(*begin);
   } else if (const auto* block = std::get_if<action::Block>(&action)) {
     if (!ended(block->number))
       move(block->number, {StateKind::blocked, {}, {}, "run " + std::to_string(block->on)}, now);
@@ -233,14 +298,21 @@ void Fleet::move(std::int64_t number, const registry::State& next, double now) {
   changed_(number);
 }
 
-void Fleet::start(std::int64_t number) {
-  const auto row = registry_.run(number);
-  if (!row) throw std::logic_error("run " + std::to_string(number) + " is not in the registry");
+void Fleet::start(const action::Start& decided) {
+  const auto row = registry_.run(decided.number);
+  if (!row) throw std::logic_error("run " + std::to_string(decided.number) + " is not in the registry");
+  Attempt attempt{*row, decided.gpus};
+  LaunchRecord launch{row->attempt + 1, attempt.gpus, false};
+  if (row->attempt > 0) {
+    launch.resume = has_checkpoint(row->folder);
+    set_aside(row->folder, row->attempt, !launch.resume);
+    if (!launch.resume) registry_.forget_progress(row->number);
+  }
+  write_launch(row->folder, launch);
   const auto live = make_live(*row);
   // Recorded first: after a crash right here the run is found starting, and started by the next daemon.
-  move(number, {StateKind::starting, {}, {}, ""}, unix_now());
-  live_[number] = live;
-  Attempt attempt{*row, {}};
+  move(row->number, {StateKind::starting, {}, {}, ""}, unix_now());
+  live_[row->number] = live;
   ++attempt.row.attempt;
   attempt.row.state.kind = StateKind::starting;
   decided_[&live->executor].push_back(std::move(attempt));
@@ -276,31 +348,52 @@ void Fleet::ended(std::int64_t number, const Ending& ending, double when) {
   if (const auto* record = std::get_if<ExitRecord>(&ending)) {
     const bool finished = live->command_trainer ? live->ingest.any_metrics() : live->ingest.finished_event();
     state = final_state(*record, finished, live->command_trainer);
+    if (record->kind == "exited" && record->code == 0 && !finished)
+      if (const std::string said = live->ingest.last_finding(); !said.empty()) state.detail = said;
   } else {
     state = std::get<registry::State>(ending);
   }
-  move(number, state, when);
+  state.fault = fault_of(state, live->command_trainer);
+  const auto row = registry_.run(number);
+  if (!row) throw std::logic_error("run " + std::to_string(number) + " is not in the registry");
+  const auto asked = read_kill(live->folder);
+  std::optional<double> retry;
+  if (state.kind == StateKind::killed && asked && asked->by == kPausedToCheckpoint) {
+    retry = 0;   // not an end: it goes on when somebody lets it
+  } else if (!asked && !state.fault.empty()) {   // one that somebody wants ended stays so, however it ended
+    std::int64_t count = 1;
+    for (const registry::Attempt& former : registry_.attempts(number))
+      count += former.attempt < row->attempt && former.state.fault == state.fault;
+    retry = retry_after(json::parse(row->config_json), state.fault, count);
+  }
+  if (retry) {
+    again(number, state, when, *retry);
+  } else {
+    move(number, state, when);
+    if (row->held) registry_.edit_run(number, held_edit(false));
+  }
   live_.erase(number);
-  log_->info("run {} {}{}{}", number, registry::name(state.kind), state.detail.empty() ? "" : ": ", state.detail);
-  happened(event::Ended{number, state.kind == StateKind::succeeded});
+  log_->info("run {} {}{}{}{}", number, registry::name(state.kind), state.detail.empty() ? "" : ": ", state.detail,
+             retry ? "; it is started again" : "");
+  if (retry) happened(event::Retry{number, *retry > 0 ? unix_now() + *retry : 0, row->held});
+  else happened(event::Ended{number, state.kind == StateKind::succeeded});
+  look_at_disk();
 }
 
-void Fleet::kill(const std::vector<std::int64_t>& numbers, const KillRequest& request) {
-  for (const std::int64_t number : numbers) {
-    const auto state = states_.find(number);
-    if (state == states_.end()) continue;
-    const auto found = live_.find(number);
-    if (found == live_.end()) {
-      move(number, {StateKind::killed, {}, {}, request.by}, unix_now());
-      log_->info("run {} killed before its start by {}", number, request.by);
-      happened(event::Ended{number, false});
-      continue;
-    }
-    const std::shared_ptr<Live> live = found->second;  // ending it may take it out
-    write_kill(live->folder, request);
-    live->executor.end(number, request);
-    log_->info("run {} is being ended by {}", number, request.by);
-  }
+// The attempt's end and the run's return to the queue, in one transaction.
+void Fleet::again(std::int64_t number, const registry::State& ended, double when, double delay) {
+  const StateKind before = states_.at(number);
+  registry_.batch([&] {
+    registry::RunEdit edit;
+    edit.not_before = delay > 0 ? unix_now() + delay : 0;
+    // What it ended with stays to be seen while it waits.
+    registry::State queued{StateKind::queued, {}, {}, ended.detail};
+    if (!registry_.transition(number, before, ended, when) || !registry_.transition(number, ended.kind, queued, unix_now()))
+      throw std::logic_error("run " + std::to_string(number) + " is not " + registry::name(before) + " in the registry");
+    registry_.edit_run(number, edit);
+  });
+  states_[number] = StateKind::queued;
+  changed_(number);
 }
 
 void Fleet::schedule_ingest() {

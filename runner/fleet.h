@@ -24,24 +24,45 @@ class logger;
 
 namespace assay::runner {
 
+// What the daemon may give away.
+struct Resources {
+  Machine machine;
+  double disk_reserve = 0;         // bytes; with less than that free in the data folder nothing starts on this machine
+};
+
 class Fleet : private Executor::Listener {
  public:
-  Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, int slots, int log_fd,
+  Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, Resources resources, int log_fd,
         std::shared_ptr<spdlog::logger> log, std::function<void(std::int64_t)> changed);
   ~Fleet() override;
 
   // Takes up every run whose state is not final: adopts living supervisors, records ended ones, queues the rest.
   void restore();
-  // Makes the folders and the registry's rows in one transaction, then queues. Throws when a folder cannot be made or a
-  // run waits for one that does not exist; nothing is left behind then.
+
+  // Requests. Each throws std::invalid_argument with one sentence when it is refused; nothing has changed then. When one
+  // returns, what it asked for is recorded.
+
+  // Makes the folders and the registry's rows in one transaction, then queues. Throws when a folder cannot be made, a
+  // run waits for one that does not exist, or the machine can never give what it needs; nothing is left behind then.
   std::vector<std::int64_t> submit(const Submission& submission);
   // Ends runs that have not ended; others are left as they are. Returns once it is recorded that they shall end.
   void kill(const std::vector<std::int64_t>& numbers, const KillRequest& request);
+  // A waiting run does not start; a running one is stopped where it is and keeps what it has, or, `to_checkpoint`, ends
+  // with a checkpoint and gives everything back. Ended ones are left as they are.
+  void pause(const std::vector<std::int64_t>& numbers, bool to_checkpoint, const std::string& by);
+  void resume(const std::vector<std::int64_t>& numbers);
+  // Ended runs again, under their numbers: from the newest checkpoint where there is one, unless `fresh`.
+  void restart(const std::vector<std::int64_t>& numbers, bool fresh);
+  void edit(const EditRequest& request);
+  // Takes ended runs out of the short listing; with `checkpoints`, deletes theirs. Returns the bytes that became free.
+  std::uintmax_t clean(const std::vector<std::int64_t>& numbers, bool checkpoints);
+  void set_group(const std::string& name, std::optional<int> limit);
 
-  int slots() const { return slots_; }
-  int used() const { return queue_.used; }
+  const Queue& queue() const { return queue_; }
   std::size_t active() const { return live_.size(); }
   std::map<std::int64_t, std::string> waits() const;
+  // Where each run that has started executes, as its executor says it.
+  std::map<std::int64_t, std::string> places() const;
 
  private:
   struct Live;
@@ -53,17 +74,26 @@ class Fleet : private Executor::Listener {
   void happened(const Event& event);
   void apply();
   void apply_one(const Action& action);
-  void start(std::int64_t number);
+  void start(const action::Start& decided);
   void start_decided();
+  void look_at_disk();
+  void set_timers();
   void move(std::int64_t number, const registry::State& next, double now);
+  void again(std::int64_t number, const registry::State& ended, double when, double delay);
   void schedule_ingest();
   Executor& executor_of(const nlohmann::json& config) const;
+  Job job_of(const registry::RunRow& row) const;
+  Job job_of(std::int64_t number, const nlohmann::json& config, const std::string& series, const std::string& group) const;
+  void refuse_what_never_fits(const std::string& what, const nlohmann::json& config) const;
+  std::set<std::int64_t> unfinished(const std::vector<std::int64_t>& after, bool success, std::set<std::int64_t>* failed) const;
+  void hold(std::int64_t number, bool held);
+  void finish_edit(const registry::RunRow& row);
   std::shared_ptr<Live> make_live(const registry::RunRow& row);
 
   asio::io_context& io_;
   registry::Registry& registry_;
   Paths paths_;
-  int slots_;
+  double disk_reserve_;
   std::shared_ptr<spdlog::logger> log_;
   std::function<void(std::int64_t)> changed_;
   Queue queue_;
@@ -71,7 +101,7 @@ class Fleet : private Executor::Listener {
   std::map<std::int64_t, std::shared_ptr<Live>> live_;   // starting and running
   std::map<std::string, std::unique_ptr<Executor>> executors_;
   struct Timer;
-  std::unique_ptr<Timer> ingest_timer_, apply_timer_;
+  std::unique_ptr<Timer> ingest_timer_, apply_timer_, due_timer_, disk_timer_;
   bool ingesting_ = false;
   std::deque<Action> undone_;                             // decided, not yet carried out
   std::map<Executor*, std::vector<Attempt>> decided_;     // recorded as starting, not yet handed over

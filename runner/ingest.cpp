@@ -79,8 +79,10 @@ void Ingest::restore() {
   progress_ = registry_.progress(run_);
   if (progress_.total_steps < 0) progress_.total_steps = planned_steps_;
   finished_ = false;
-  for (const registry::Event& event : registry_.events(run_))
+  for (const registry::Event& event : registry_.events(run_)) {
     if (event.kind == "finished") finished_ = true;
+    if (event.kind == "finding") finding_ = event.message;
+  }
   evaluations_seen_ = {};
 }
 
@@ -182,6 +184,7 @@ void Ingest::take_event(const std::string& line) {
     progress_.total_steps = data.at("total_steps").get<std::int64_t>();
   registry_.put_event(event);
   if (event.kind == "finished") finished_ = true;
+  if (event.kind == "finding") finding_ = event.message;
 }
 
 void Ingest::bad_line(const std::string& file, std::int64_t at, const std::string& why) {

@@ -27,6 +27,7 @@ class Ingest {
   bool finish();
 
   bool finished_event() const { return finished_; }   // events.jsonl holds `finished`
+  std::string last_finding() const { return finding_; }  // message of the last event of kind `finding`
   bool any_metrics() const { return progress_.last_time > 0; }
 
  private:
@@ -47,6 +48,7 @@ class Ingest {
   std::int64_t planned_steps_;
   registry::Progress progress_;
   bool finished_ = false;
+  std::string finding_;
   std::map<std::string, std::int64_t> offsets_;       // as in the registry
   std::map<std::string, int> bad_lines_;              // told of, by file
   std::filesystem::file_time_type evaluations_seen_{};

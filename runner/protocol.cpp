@@ -33,7 +33,9 @@ json to_json(const Submission& submission) {
                               {"run_json", run.run_json},
                               {"inputs", run.inputs_json},
                               {"priority", run.priority},
+                              {"group", run.group},
                               {"after", run.after},
+                              {"after_any", run.after_any},
                               {"doctor", doctor}});
   return object;
 }
@@ -60,11 +62,46 @@ Submission submission_from_json(const json& object) {
     run.environment_json = object.at("environment").get<std::string>();
     run.inputs_json = row.at("inputs").get<std::string>();
     run.priority = row.at("priority").get<std::int64_t>();
+    run.group = row.at("group").get<std::string>();
     run.after = row.at("after").get<std::vector<std::int64_t>>();
+    run.after_any = row.at("after_any").get<std::vector<std::int64_t>>();
     submitted.doctor_json = row.at("doctor").get<std::string>();
     submission.runs.push_back(std::move(submitted));
   }
   return submission;
+}
+
+json to_json(const EditRequest& request) {
+  json object = {{"number", request.number}, {"by", request.by}};
+  const registry::RunEdit& edit = request.edit;
+  if (edit.priority) object["priority"] = *edit.priority;
+  if (edit.group) object["group"] = *edit.group;
+  if (edit.after) object["after"] = *edit.after;
+  if (edit.after_any) object["after_any"] = *edit.after_any;
+  if (edit.config)
+    object["config"] = {{"config", edit.config->config_json},
+                        {"config_sha256", edit.config->config_sha256},
+                        {"derived", edit.config->derived_json},
+                        {"run_json", edit.config->run_json}};
+  return object;
+}
+
+EditRequest edit_from_json(const json& object) {
+  EditRequest request;
+  request.number = object.at("number").get<std::int64_t>();
+  request.by = object.at("by").get<std::string>();
+  registry::RunEdit& edit = request.edit;
+  if (object.contains("priority")) edit.priority = object.at("priority").get<std::int64_t>();
+  if (object.contains("group")) edit.group = object.at("group").get<std::string>();
+  if (object.contains("after")) edit.after = object.at("after").get<std::vector<std::int64_t>>();
+  if (object.contains("after_any")) edit.after_any = object.at("after_any").get<std::vector<std::int64_t>>();
+  if (object.contains("config")) {
+    const json& config = object.at("config");
+    edit.config = registry::RunEdit::Config{config.at("config").get<std::string>(),
+                                            config.at("config_sha256").get<std::string>(),
+                                            config.at("derived").get<std::string>(), config.at("run_json").get<std::string>()};
+  }
+  return request;
 }
 
 }  // namespace assay::runner

@@ -3,6 +3,8 @@
 //   {"protocol": 1, "op": "status"}                       -> {"ok": true, "pid", "slots", "used", "waits": {"17": "…"}, …}
 //   {"protocol": 1, "op": "submit", "series", "runs", …}  -> {"ok": true, "numbers": [17, 18]}
 //   {"protocol": 1, "op": "kill", "numbers", "by", "grace"} -> {"ok": true}
+//   {"protocol": 1, "op": "pause", "numbers", "checkpoint", "by"}, "resume", "restart" ("fresh"), "clean" ("checkpoints")
+//   {"protocol": 1, "op": "edit", "number", "by", and what is new}, {"op": "group", "name", "limit": N or null}
 //   {"protocol": 1, "op": "watch"}                        -> {"ok": true}, then {"changed": [17]} whenever runs change
 //   {"protocol": 1, "op": "stop"}                         -> {"ok": true}, and the daemon ends; runs go on
 // A request that cannot be done: {"ok": false, "error": "WHERE: WHAT; WHAT TO TYPE", "code": exit code}.
@@ -33,6 +35,15 @@ struct Submission {
   std::vector<SubmittedRun> runs;
 };
 
+// What is to be different about a run that has not started.
+struct EditRequest {
+  std::int64_t number = 0;
+  registry::RunEdit edit;          // held, hidden and not_before are not for users to edit
+  std::string by;
+};
+
+nlohmann::json to_json(const EditRequest& request);
+EditRequest edit_from_json(const nlohmann::json& json);
 nlohmann::json to_json(const Submission& submission);
 Submission submission_from_json(const nlohmann::json& json);
 

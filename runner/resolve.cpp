@@ -24,17 +24,6 @@ using nlohmann::json;
   throw UserError(kRefused, lines);
 }
 
-std::vector<spec::Override> overrides_of(const std::vector<std::string>& set) {
-  std::vector<spec::Override> overrides;
-  for (const std::string& entry : set) {
-    const auto equals = entry.find('=');
-    if (equals == std::string::npos || equals == 0)
-      throw UserError(kUsage, "--set " + entry + ": it is not KEY=VALUE; write for example --set optimizer.lr=1e-4");
-    overrides.push_back({entry.substr(0, equals), entry.substr(equals + 1)});
-  }
-  return overrides;
-}
-
 spec::Series read(const fs::path& file, const std::vector<spec::Override>& overrides) {
   auto result = spec::read_series(file, overrides);
   if (const auto* diagnostics = std::get_if<spec::Diagnostics>(&result)) refuse(*diagnostics);
@@ -157,7 +146,7 @@ ResolvedSeries from_run(const registry::Registry& registry, const registry::RunR
             [](const FrozenFile& a, const FrozenFile& b) { return a.name > b.name; });
   json run = json::parse(row.run_json);
   resolved.folder = run.value("work_folder", "");
-  for (const char* own : {"number", "batch", "created", "labels", "trainer", "work_folder"}) run.erase(own);
+  for (const char* own : {"number", "batch", "created", "labels", "trainer", "work_folder", "programs", "edited"}) run.erase(own);
   for (const std::int64_t seed : seeds.empty() ? std::vector<std::int64_t>{row.seed} : seeds) {
     ResolvedRun again;
     again.config = spec::config_from_json(json::parse(row.config_json));
@@ -191,6 +180,17 @@ std::optional<fs::path> series_with_run(const std::string& id) {
 }
 
 }  // namespace
+
+std::vector<spec::Override> overrides_of(const std::vector<std::string>& set) {
+  std::vector<spec::Override> overrides;
+  for (const std::string& entry : set) {
+    const auto equals = entry.find('=');
+    if (equals == std::string::npos || equals == 0)
+      throw UserError(kUsage, "--set " + entry + ": it is not KEY=VALUE; write for example --set optimizer.lr=1e-4");
+    overrides.push_back({entry.substr(0, equals), entry.substr(equals + 1)});
+  }
+  return overrides;
+}
 
 std::vector<ResolvedSeries> resolve(const ResolveOptions& options, const registry::Registry* registry) {
   const std::vector<spec::Override> overrides = overrides_of(options.set);

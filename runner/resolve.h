@@ -30,6 +30,9 @@ struct ResolvedSeries {
   std::vector<ResolvedRun> runs;        // seed by seed, each in the series' order
 };
 
+// KEY=VALUE entries taken apart. Throws UserError (kUsage) at one that is none.
+std::vector<spec::Override> overrides_of(const std::vector<std::string>& set);
+
 // Throws UserError: no such series (kRefused), the diagnostics of a series file, one a line (kRefused), no run by an
 // --only word, a --set that is not KEY=VALUE (kUsage). `registry` may be null where there is none yet: numbers of former
 // runs are not known then.

@@ -110,6 +110,12 @@ std::vector<RunRow> select_runs(const Registry& registry, const std::vector<std:
   return selected;
 }
 
+std::vector<std::int64_t> numbers_of(const Registry& registry, const std::vector<std::string>& words) {
+  std::vector<std::int64_t> numbers;
+  for (const RunRow& row : select_runs(registry, words)) numbers.push_back(row.number);
+  return numbers;
+}
+
 RunRow select_one(const Registry& registry, const std::string& word) {
   std::vector<RunRow> rows = select_runs(registry, {word});
   if (rows.size() != 1) {

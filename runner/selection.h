@@ -18,6 +18,9 @@ std::vector<registry::RunRow> select_runs(const registry::Registry& registry, co
 // As select_runs, for exactly one run.
 registry::RunRow select_one(const registry::Registry& registry, const std::string& word);
 
+// Their numbers; none for no words.
+std::vector<std::int64_t> numbers_of(const registry::Registry& registry, const std::vector<std::string>& words);
+
 // True when `word` names `id`: the id itself, or all of it up to one of its dashes ("e13g" names "e13g-nvfp4").
 bool names_run(const std::string& word, const std::string& id);
 

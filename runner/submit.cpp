@@ -11,6 +11,8 @@
 #include "experiments/spec/canonical.h"
 #include "registry/facts.h"
 #include "registry/registry.h"
+#include "runner/attempts.h"
+#include "runner/console/parser.h"
 #include "runner/doctor.h"
 #include "runner/errors.h"
 #include "runner/protocol.h"
@@ -50,7 +52,10 @@ void refuse_what_cannot_run(const std::vector<ResolvedSeries>& all) {
       // A program given by a relative path lies beside the series file, where the trainer runs.
       if (!config.trainer.argv.empty() && config.trainer.argv[0].find('/') != std::string::npos)
         config.trainer.argv[0] = (series.folder / config.trainer.argv[0]).string();
-      const std::string missing = spec::missing_to_run(config, run.derived);
+      std::string missing = spec::missing_to_run(config, run.derived);
+      if (config.trainer.metrics == "regex")
+        if (const std::string fault = console::regex_fault(config.trainer.metrics_regex); !fault.empty())
+          missing = "trainer.metrics_regex: " + fault;
       if (!missing.empty() && told.insert(series.series.id + missing).second)
         lines += (lines.empty() ? "" : "\n") + series.series.id + ": " + missing;
     }
@@ -136,9 +141,8 @@ std::vector<std::int64_t> submit(const Paths& paths, Client& client, const Submi
   const Registry registry = Registry::open(paths.registry(), Registry::Access::read_only);
   const json labels = labels_of(options.labels);
   std::vector<ResolvedSeries> all = resolve(options.what, &registry);
-  std::vector<std::int64_t> after;
-  if (!options.after.empty())
-    for (const registry::RunRow& row : select_runs(registry, options.after)) after.push_back(row.number);
+  const std::vector<std::int64_t> after = numbers_of(registry, options.after);
+  const std::vector<std::int64_t> after_any = numbers_of(registry, options.after_any);
   refuse_what_cannot_run(all);
   const bool embedded = std::any_of(all.begin(), all.end(), [](const ResolvedSeries& series) {
     return std::any_of(series.runs.begin(), series.runs.end(),
@@ -154,6 +158,7 @@ std::vector<std::int64_t> submit(const Paths& paths, Client& client, const Submi
   std::vector<std::int64_t> numbers;
   for (ResolvedSeries& series : all) {
     const registry::CodeFacts code = code_facts_for(series.folder);
+    std::map<std::vector<std::string>, json> executed;   // what each command line starts, looked at once
     Submission submission;
     submission.series = series.series;
     submission.files = series.files;
@@ -169,14 +174,21 @@ std::vector<std::int64_t> submit(const Paths& paths, Client& client, const Submi
       document["created"] = created;
       document["labels"] = labels;
       document["work_folder"] = series.folder.string();
-      if (resolved.config.trainer.kind == "embedded") document["trainer"] = trainer;
+      const bool own = resolved.config.trainer.kind == "embedded";
+      if (own) document["trainer"] = trainer;
+      json& programs = executed[own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv];
+      if (programs.is_null())
+        programs = programs_of(own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv, series.folder);
+      document["programs"] = programs;
       run.run_json = dump(document);
       run.batch = batch;
       run.code_json = code.json;
       run.environment_json = environment;
       run.inputs_json = sums;
       run.priority = options.priority;
+      run.group = options.group.empty() ? resolved.config.schedule.group : options.group;
       run.after = after;
+      run.after_any = after_any;
       submission.runs.push_back({run, preflight.document_of(resolved)});
     }
     const json reply = client.request("submit", to_json(submission));

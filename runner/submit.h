@@ -13,7 +13,9 @@ namespace assay::runner {
 
 struct SubmitOptions {
   ResolveOptions what;
-  std::vector<std::string> after;       // runs to wait for
+  std::vector<std::string> after;       // runs to wait for, that they succeed
+  std::vector<std::string> after_any;   // runs to wait for, however they end
+  std::string group;                    // instead of schedule.group
   std::vector<std::string> labels;      // K=V
   std::int64_t priority = 0;
   bool doctor = false;                  // preflight each distinct config first

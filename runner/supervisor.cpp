@@ -13,12 +13,17 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
+#include "runner/attempts.h"
+#include "runner/console_tail.h"
 #include "runner/process.h"
 #include "runner/run_folder.h"
 #include "runner/trainer_process.h"
@@ -33,6 +38,7 @@ using Seconds = std::chrono::duration<double>;
 
 constexpr double kForever = std::numeric_limits<double>::infinity();
 constexpr double kDefaultGrace = 10;   // SIGTERM to SIGKILL, when nobody said otherwise
+constexpr double kConsoleEvery = 0.2;  // between two looks at a console that metrics are read from
 constexpr double kLeftoverGrace = 2;   // the same for what a trainer that has ended left behind
 
 // Says one line to whoever started us, and lets go of the descriptor.
@@ -69,6 +75,8 @@ class Watchdog {
     }
     return timeout_ - Seconds(Clock::now() - changed_).count();
   }
+  // Time during which the trainer was stopped does not count.
+  void forgive(Clock::duration paused) { changed_ += paused; }
 
  private:
   fs::path file_;
@@ -82,14 +90,26 @@ class Supervision {
   Supervision(fs::path folder, sigset_t signals) : folder_(std::move(folder)), signals_(signals) {}
 
   // Everything between the trainer's start and the record of its end.
-  ExitRecord watch(pid_t trainer, double time_limit, double stall_timeout, double started) {
+  ExitRecord watch(pid_t trainer, double time_limit, double stall_timeout, double started, ConsoleTail* console) {
     trainer_ = trainer;
-    const Clock::time_point begin = Clock::now();
+    Clock::time_point begin = Clock::now();
     Watchdog watchdog(folder_ / "metrics.jsonl", stall_timeout);
     if (fs::exists(folder_ / "kill.json")) told_to_end();
     while (!trainer_ended()) {
       double wait = kForever;
-      if (!ending()) {
+      const bool paused = !ending() && fs::exists(folder_ / "pause.json");
+      if (paused != paused_) {
+        ::kill(-trainer_, paused ? SIGSTOP : SIGCONT);
+        if (paused) {
+          paused_since_ = Clock::now();
+        } else {
+          begin += Clock::now() - paused_since_;
+          watchdog.forgive(Clock::now() - paused_since_);
+        }
+        paused_ = paused;
+      }
+      if (console != nullptr && !paused_) look_at(*console, false);
+      if (!ending() && !paused_) {
         const double left = time_limit > 0 ? time_limit - Seconds(Clock::now() - begin).count() : kForever;
         const double quiet = watchdog.remaining();
         if (left <= 0) {
@@ -105,11 +125,12 @@ class Supervision {
         kill_everything();
         wait = kForever;
       }
-      wait_for_signal(wait);
+      wait_for_signal(console != nullptr && !paused_ ? std::min(wait, kConsoleEvery) : wait);
     }
     siginfo_t info{};
     ::waitid(P_PID, static_cast<id_t>(trainer_), &info, WEXITED | WNOWAIT);
     end_leftovers();
+    if (console != nullptr) look_at(*console, true);
 
     ExitRecord record;
     record.started = started;
@@ -143,6 +164,7 @@ class Supervision {
     by_ = by;
     deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(grace));
     ::kill(-trainer_, SIGTERM);
+    if (paused_) ::kill(-trainer_, SIGCONT);   // a stopped process hears of SIGTERM only when it goes on
   }
 
   void told_to_end() {
@@ -158,6 +180,17 @@ class Supervision {
 
   static void signal_descendants(int signal) {
     for (const Identity& identity : descendants()) signal_process(open_process(identity), signal);
+  }
+
+  // A full disk is no reason to let go of the run: what could not be written comes with the next look.
+  void look_at(ConsoleTail& console, bool last) {
+    try {
+      if (last) console.finish();
+      else console.poll();
+    } catch (const std::exception& error) {
+      if (std::exchange(console_failed_, true)) return;
+      std::fprintf(stderr, "%s: reading the console: %s\n", folder_.c_str(), error.what());  // into the daemon's log
+    }
   }
 
   void kill_everything() {
@@ -201,7 +234,19 @@ class Supervision {
   pid_t trainer_ = 0;
   std::string kind_, by_;   // set once the run is being ended
   Clock::time_point deadline_{};
+  bool paused_ = false, console_failed_ = false;
+  Clock::time_point paused_since_{};
 };
+
+// What the run executes may be another file now than when it was queued: its record says so.
+void tell_changed_programs(const fs::path& folder) {
+  const auto run = nlohmann::json::parse(support::read_file(folder / "run.json"));
+  for (const std::string& file : changed_programs(run.value("programs", nlohmann::json::array()))) {
+    const nlohmann::json event = {{"time", unix_now()}, {"step", -1}, {"kind", "code_changed"},
+                                  {"message", file + " was changed after the run was queued"}, {"data", {{"file", file}}}};
+    support::LineWriter(folder / "events.jsonl").write(event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  }
+}
 
 // What is left to do when watching itself failed: nothing of the run may go on unwatched.
 void end_all_children() {
@@ -262,14 +307,20 @@ int supervise(const fs::path& folder, int report) {
     bool launched = false;
     try {
       const Launch plan = plan_launch(folder);
-      const auto schedule = nlohmann::json::parse(support::read_file(folder / "config.json")).at("schedule");
+      const auto config = nlohmann::json::parse(support::read_file(folder / "config.json"));
+      const auto& schedule = config.at("schedule");
+      const std::string metrics = config.at("trainer").value("metrics", "jsonl");
+      std::optional<ConsoleTail> console;
+      if (metrics != "jsonl") console.emplace(folder, metrics, config.at("trainer").value("metrics_regex", ""));
+      tell_changed_programs(folder);
       const pid_t trainer = launch(plan);
       launched = true;
       self.trainer = identify(trainer).value_or(Identity{self.supervisor.boot_id, trainer, 0});
       write_supervisor(folder, self);
       reporter.say("started");
       record = Supervision(folder, signals)
-                   .watch(trainer, schedule.value("time_limit", 0.0), schedule.value("stall_timeout", 0.0), started);
+                   .watch(trainer, schedule.value("time_limit", 0.0), schedule.value("stall_timeout", 0.0), started,
+                          console ? &*console : nullptr);
     } catch (const std::exception& error) {
       if (launched) end_all_children();
       record.kind = launched ? "signalled" : "not_started";

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "runner/attempts.h"
 #include "runner/process.h"
 #include "support/files.h"
 
@@ -22,9 +23,29 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-void replace_all(std::string& text, const std::string& what, const std::string& with) {
-  for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += with.size())
-    text.replace(at, what.size(), with);
+// A value of config.json as a word of a command line: text as it is, a list joined by commas, the rest as JSON writes it.
+std::string as_word(const json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_array()) return value.dump();
+  std::string words;
+  for (const json& element : value) words += (words.empty() ? "" : ",") + as_word(element);
+  return words;
+}
+
+// {run_dir}, {config}, {seed} and {quant.format} for any key, each looked at once: what is put in is never read again.
+std::string filled_in(const std::string& text, const std::map<std::string, std::string>& places) {
+  std::string filled;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = text[at] == '{' ? text.find('}', at) : std::string::npos;
+    const auto place = end == std::string::npos ? places.end() : places.find(text.substr(at + 1, end - at - 1));
+    if (place == places.end()) {
+      filled += text[at++];
+    } else {
+      filled += place->second;
+      at = end + 1;
+    }
+  }
+  return filled;
 }
 
 std::vector<std::string> merged_environment(const std::vector<std::string>& additions) {
@@ -60,27 +81,40 @@ Launch plan_launch(const fs::path& folder) {
     const json config = json::parse(text);
     const json run = json::parse(support::read_file(folder / "run.json"));
     const json& trainer = config.at("trainer");
+    const LaunchRecord attempt = read_launch(folder);
     if (trainer.at("kind") == "command") {
-      for (const json& word : trainer.at("argv")) {
-        std::string argument = word.get<std::string>();
-        replace_all(argument, "{run_dir}", folder.string());
-        replace_all(argument, "{config}", (folder / "config.json").string());
-        replace_all(argument, "{seed}", std::to_string(config.at("train").at("seed").get<std::int64_t>()));
-        plan.argv.push_back(std::move(argument));
-      }
+      std::map<std::string, std::string> places = {{"run_dir", folder.string()},
+                                                   {"config", (folder / "config.json").string()},
+                                                   {"seed", as_word(config.at("train").at("seed"))}};
+      for (const auto& [section, table] : config.items())
+        for (const auto& [name, value] : table.items()) places[section + "." + name] = as_word(value);
+      for (const json& word : trainer.at("argv")) plan.argv.push_back(filled_in(word.get<std::string>(), places));
       if (plan.argv.empty()) throw std::runtime_error((folder / "config.json").string() + ": trainer.argv is empty");
     } else {
       plan.argv = {run.at("trainer").get<std::string>(), "run", folder.string()};
+      if (attempt.resume) plan.argv.push_back("--resume");
     }
     plan.work_folder = run.value("work_folder", "");
     if (plan.work_folder.empty() || !fs::is_directory(plan.work_folder)) plan.work_folder = folder;
     plan.environment = {
         "ASSAY_RUN_DIR=" + folder.string(),
         "ASSAY_CONFIG=" + (folder / "config.json").string(),
+        "ASSAY_METRICS=" + (folder / "metrics.jsonl").string(),
+        "ASSAY_ATTEMPT=" + std::to_string(attempt.attempt),
+        std::string("ASSAY_RESUME=") + (attempt.resume ? "1" : "0"),
+        // Of one process; who starts several (srun, torchrun) sets its own for each.
+        "ASSAY_RANK=0",
+        "ASSAY_WORLD_SIZE=1",
         "ASSAY_RUN_NUMBER=" + std::to_string(run.at("number").get<std::int64_t>()),
         "ASSAY_SEED=" + std::to_string(config.at("train").at("seed").get<std::int64_t>()),
         "OMP_NUM_THREADS=" + std::to_string(config.at("train").at("threads").get<std::int64_t>()),
     };
+    if (!attempt.gpus.empty()) {
+      std::string indices;
+      for (const int gpu : attempt.gpus) indices += (indices.empty() ? "" : ",") + std::to_string(gpu);
+      plan.environment.push_back("CUDA_VISIBLE_DEVICES=" + indices);
+      plan.environment.push_back("CUDA_DEVICE_ORDER=PCI_BUS_ID");  // the order that our indices count in
+    }
   } catch (const json::exception& error) {
     throw std::runtime_error(folder.string() + ": run.json or config.json is not what assay writes: " + error.what());
   }

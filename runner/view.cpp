@@ -38,7 +38,12 @@ json run_json(const RunRow& row, const Progress& progress, const std::optional<s
           {"signal", maybe(row.state.signal)},
           {"waits_for", maybe(waits_for)},
           {"priority", row.priority},
+          {"group", row.group},
           {"after", row.after},
+          {"after_any", row.after_any},
+          {"paused", row.held},
+          {"hidden", row.hidden},
+          {"fault", row.state.fault},
           {"attempt", row.attempt},
           {"step", progress.step >= 0 ? json(progress.step) : json(nullptr)},
           {"total_steps", progress.total_steps >= 0 ? json(progress.total_steps) : json(nullptr)},
@@ -54,9 +59,12 @@ std::string label(const RunRow& row) { return row.run + " s" + std::to_string(ro
 
 std::string state_text(const registry::State& state) {
   std::string text = registry::name(state.kind);
-  if (state.kind == StateKind::failed && state.signal) text += " (signal " + std::to_string(*state.signal) + ")";
-  else if (state.kind == StateKind::failed && state.exit_code)
-    text += " (exit code " + std::to_string(*state.exit_code) + ")";
+  // A fault of the machine must not look like one of the code.
+  std::string how = state.kind == StateKind::failed && state.fault == "infrastructure" ? "infrastructure" : "";
+  if (state.kind == StateKind::failed && (state.signal || state.exit_code))
+    how += (how.empty() ? "" : ", ") +
+           (state.signal ? "signal " + std::to_string(*state.signal) : "exit code " + std::to_string(*state.exit_code));
+  if (!how.empty()) text += " (" + how + ")";
   if (state.detail.empty()) return text;
   if (state.kind == StateKind::killed) return text + " by " + state.detail;
   if (state.kind == StateKind::blocked) return text + " by " + state.detail;

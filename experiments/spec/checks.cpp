@@ -4,7 +4,9 @@
 #include <stdexcept>
 
 #include "experiments/spec/canonical.h"
+#include "experiments/spec/fields.h"
 #include "experiments/spec/modules.h"
+#include "support/suggest.h"
 
 namespace assay::spec {
 
@@ -39,13 +41,38 @@ class Checker {
     if (c_.trainer.kind == "command") {
       refuse_if(c_.trainer.argv.empty(), {"trainer.kind", "trainer.argv"},
                 "trainer.kind = \"command\" needs trainer.argv, the program and its arguments");
+      places();
+      const std::string& metrics = c_.trainer.metrics;
+      refuse_if(metrics == "regex" && c_.trainer.metrics_regex.empty(), {"trainer.metrics"},
+                "trainer.metrics = \"regex\" needs trainer.metrics_regex, a pattern with named groups");
+      refuse_if(metrics != "regex" && !c_.trainer.metrics_regex.empty(), {"trainer.metrics_regex", "trainer.metrics"},
+                "trainer.metrics_regex belongs to trainer.metrics = \"regex\"");
       return;
     }
+    refuse_if(c_.trainer.metrics != "jsonl" || !c_.trainer.metrics_regex.empty(),
+              {"trainer.metrics", "trainer.metrics_regex", "trainer.kind"},
+              "trainer.metrics and trainer.metrics_regex belong to trainer.kind = \"command\"; assay-train writes "
+              "metrics.jsonl");
     refuse_if(!c_.trainer.argv.empty(), {"trainer.argv", "trainer.kind"},
               "trainer.argv belongs to trainer.kind = \"command\"");
     refuse_if(c_.model.path.empty(), {"model.path"}, "model.path is missing: the Hugging Face folder of the model");
     refuse_if(c_.data.train.empty(), {"data.train"}, "data.train is missing: a file of JSON lines to train on");
     refuse_if(c_.data.test.empty(), {"data.test"}, "data.test is missing: a file of JSON lines to evaluate on");
+  }
+
+  // {section.key} in the arguments: whatever looks like a key must be one. Other braces are the program's own.
+  void places() {
+    for (const std::string& word : c_.trainer.argv)
+      for (std::size_t at = word.find('{'); at != std::string::npos; at = word.find('{', at + 1)) {
+        const std::size_t end = word.find('}', at);
+        if (end == std::string::npos) break;
+        const std::string key = word.substr(at + 1, end - at - 1);
+        const std::size_t dot = key.find('.');
+        const bool like_a_key = dot != std::string::npos && dot > 0 && dot + 1 < key.size() &&
+                                key.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.") == std::string::npos;
+        refuse_if(like_a_key && !find_field(key), {"trainer.argv"},
+                  "trainer.argv: '{" + key + "}' names no key" + support::did_you_mean(key, field_keys()));
+      }
   }
 
   void prompt() {

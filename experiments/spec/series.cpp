@@ -28,6 +28,11 @@ struct Baseline {
   std::string run, series;
 };
 
+void fill_mode(Config& config) {
+  if (config.quant.mode.empty() || config.quant.format == "none")
+    config.quant.mode = default_mode(config.quant.format);
+}
+
 class SeriesMaker {
  public:
   SeriesMaker(const Book& book, const Library& library, std::vector<Setting> overrides, Diagnostics& wrong)
@@ -89,11 +94,6 @@ class SeriesMaker {
     if (wrong_.empty())
       run.derived = derive(run.config, model, settled.absolute("data.train"), settled.absolute("data.test"), layers);
     return run;
-  }
-
-  static void fill_mode(Config& config) {
-    if (config.quant.mode.empty() || config.quant.format == "none")
-      config.quant.mode = default_mode(config.quant.format);
   }
 
   Settled with_overrides(Settled settled) const {
@@ -240,6 +240,33 @@ std::variant<Series, Diagnostics> read_series(const fs::path& file, const std::v
   if (wrong.empty()) return series;
   put_in_order(wrong, file.string());
   return wrong;
+}
+
+std::variant<Overridden, Diagnostics> with_overrides(const Config& config, const Derived& derived,
+                                                     const std::vector<Override>& overrides) {
+  Diagnostics wrong;
+  Settled settled;
+  settled.config = config;
+  std::vector<Setting> settings;
+  Mark mark;
+  for (const Override& option : overrides) {
+    if (mark.file.empty()) mark.file = "--set " + option.key + "=" + option.value;
+    if (auto setting = read_override(option, wrong)) settings.push_back(std::move(*setting));
+  }
+  settled.apply(settings);
+  const auto path = [&](std::string_view key, const std::string& before) {
+    return settled.marks.contains(key) ? settled.absolute(key) : before;
+  };
+  const std::string model = path("model.path", derived.model_path);
+  const std::int64_t layers = model.empty() ? -1 : read_model_facts(model).layers;
+  // A mode that was filled in for the former format was never anybody's wish.
+  if (settled.config.quant.format != config.quant.format && !settled.marks.contains("quant.mode"))
+    settled.config.quant.mode.clear();
+  check_config(settled, mark, layers, wrong);
+  if (!wrong.empty()) return wrong;
+  fill_mode(settled.config);
+  return Overridden{settled.config, derive(settled.config, model, path("data.train", derived.train_path),
+                                           path("data.test", derived.test_path), layers)};
 }
 
 }  // namespace assay::spec

@@ -77,6 +77,15 @@ struct Override {
 std::variant<Series, Diagnostics> read_series(const std::filesystem::path& file,
                                               const std::vector<Override>& overrides = {});
 
+// A resolved configuration with overrides on top: what `assay edit --set` makes of a run that waits. Paths that are not
+// overridden stay where `derived` has them.
+struct Overridden {
+  Config config;
+  Derived derived;
+};
+std::variant<Overridden, Diagnostics> with_overrides(const Config& config, const Derived& derived,
+                                                     const std::vector<Override>& overrides);
+
 // Finds a series by what the user typed: a path to a .toml file, or an id looked up as DIR/ID/ID.toml and DIR/ID.toml
 // in ./experiments, in each folder of $ASSAY_EXPERIMENTS (colon-separated) and in the folder this build came from.
 // On failure the diagnostic says which series there are.

@@ -13,10 +13,6 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-bool word_character(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
-}
-
 std::optional<double> plain(std::string_view text) {
   text = trimmed(text);
   if (text == "True") return 1.0;
@@ -62,8 +58,10 @@ std::optional<double> parse_number(std::string_view text) {
   if (text.empty() || text.back() != ')') return plain(text);
   const std::size_t open = text.find('(');
   if (open == 0 || open == std::string_view::npos) return std::nullopt;
-  for (const char c : text.substr(0, open))
-    if (!word_character(c)) return std::nullopt;
+  const std::string_view type = text.substr(0, open);
+  const bool known = type == "tensor" || type == "array" || type == "float" || type == "int" || type.starts_with("np.") ||
+                     type.starts_with("numpy.") || type.starts_with("torch.");
+  if (!known) return std::nullopt;
   std::string_view inside = text.substr(open + 1, text.size() - open - 2);
   // What follows the number says where it lies and of what type it is.
   if (const std::size_t comma = inside.find(','); comma != std::string_view::npos) inside = inside.substr(0, comma);

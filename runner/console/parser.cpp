@@ -222,7 +222,7 @@ std::vector<Point> parse_trl_dict(std::string_view line) {
   // A progress bar may stand before it.
   int tries = 0;
   for (std::size_t at = clean.find('{'); at != std::string::npos && tries < 50; at = clean.find('{', at + 1), ++tries)
-    if (auto points = dict(clean, at); points && !points->empty()) return std::move(*points);
+    if (auto points = dict(clean, at)) return std::move(*points);
   return {};
 }
 

@@ -164,7 +164,14 @@ void LocalExecutor::end(std::int64_t number, const KillRequest&) {
   if (found != live_.end() && found->second->pidfd) signal_process(found->second->pidfd, SIGTERM);
 }
 
-bool LocalExecutor::pause(std::int64_t, bool) { return false; }
+bool LocalExecutor::pause(std::int64_t number, bool) {
+  const auto found = live_.find(number);
+  if (found == live_.end()) return false;
+  // pause.json says what is wanted, and the supervisor looks for it whenever it wakes; SIGCHLD wakes it, and does nothing
+  // to one of an older version.
+  if (found->second->pidfd) signal_process(found->second->pidfd, SIGCHLD);
+  return true;
+}
 
 std::string LocalExecutor::where(std::int64_t number) const {
   const auto found = live_.find(number);

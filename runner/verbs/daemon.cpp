@@ -30,10 +30,19 @@ int daemon_status(bool json) {
     std::printf("%s\n", dump(status).c_str());
     return kOk;
   }
-  std::printf("pid %d, for %s, on %s\n%d of %d slots in use, %zu runs wait\nlog %s\n", status.at("pid").get<int>(),
+  const std::size_t gpus = status.at("gpus").size();
+  std::string rest;
+  if (gpus > 0)
+    rest += std::to_string(status.at("gpus_used").size()) + " of " + std::to_string(gpus) + " GPUs in use\n";
+  for (const auto& [name, group] : status.at("groups").items())
+    rest += "group " + name + ": " + group.at("running").dump() + " running" +
+            (group.at("limit").is_null() ? "" : ", at most " + group.at("limit").dump()) + "\n";
+  if (const std::string closed = status.at("closed").get<std::string>(); !closed.empty())
+    rest += "nothing starts on this machine: " + closed + "\n";
+  std::printf("pid %d, for %s, on %s\n%d of %d slots in use, %zu runs wait\n%slog %s\n", status.at("pid").get<int>(),
               duration(unix_now() - status.at("started").get<double>()).c_str(),
               status.at("data").get<std::string>().c_str(), status.at("used").get<int>(),
-              status.at("slots").get<int>(), status.at("waits").size(), status.at("log").get<std::string>().c_str());
+              status.at("slots").get<int>(), status.at("waits").size(), rest.c_str(), status.at("log").get<std::string>().c_str());
   return kOk;
 }
 
@@ -63,6 +72,13 @@ std::function<int()> setup_daemon(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   app.add_option("--slots", options->daemon.slots, "cores to use; else $ASSAY_SLOTS, or all the machine has")
       ->check(CLI::Range(1, 1'000'000));
+  app.add_option("--memory", options->daemon.memory, "MiB that runs may be given; else $ASSAY_MEMORY, or all there is")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+  app.add_option("--gpus", options->daemon.gpus, "indices of the GPUs that runs may be given, 0,1 or none; else $ASSAY_GPUS, "
+                                                 "or all there are");
+  app.add_option("--disk-reserve", options->daemon.disk_reserve,
+                 "GiB of the data folder's disk to keep free: nothing starts with less; else $ASSAY_DISK_RESERVE, or 1")
+      ->check(CLI::Range(0.0, 1e9));
   app.add_option("--report", options->daemon.report)->group("");
   auto* status = app.add_subcommand("status", "is one running, and what does it do");
   auto* stop = app.add_subcommand("stop", "end it; runs go on");

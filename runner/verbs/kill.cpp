@@ -1,6 +1,3 @@
-#include <pwd.h>
-#include <unistd.h>
-
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,14 +9,6 @@
 #include "runner/verbs/verbs.h"
 
 namespace assay::runner {
-namespace {
-
-std::string user_name() {
-  const passwd* entry = ::getpwuid(::getuid());
-  return entry != nullptr ? entry->pw_name : "user " + std::to_string(::getuid());
-}
-
-}  // namespace
 
 std::function<int()> setup_kill(CLI::App& app) {
   struct Options {

@@ -29,9 +29,22 @@ std::vector<RunRow> chosen(const Registry& registry, const std::vector<std::stri
   filter.states = {StateKind::succeeded, StateKind::failed,  StateKind::killed,
                    StateKind::lost,      StateKind::stalled, StateKind::skipped};
   filter.limit = kEndedShown;
+  filter.hidden = false;
   for (RunRow& row : registry.runs(filter)) rows.push_back(std::move(row));
   std::sort(rows.begin(), rows.end(), [](const RunRow& a, const RunRow& b) { return a.number < b.number; });
   return rows;
+}
+
+// What the state alone does not tell: paused, waits, or runs without anything that can be read of it.
+std::string state_of(const Registry& registry, const RunRow& row, const registry::Progress& progress,
+                     const std::optional<std::string>& wait) {
+  if (wait) return std::string(registry::name(row.state.kind)) + ": waits for " + *wait;
+  std::string text = state_text(row.state);
+  if (row.held && row.state.kind == StateKind::running) text = "paused; `assay resume " + std::to_string(row.number) + "`";
+  else if (row.state.kind == StateKind::running && progress.step < 0)
+    for (const registry::Event& event : registry.events(row.number))
+      if (event.kind == "finding") text = "running: " + event.message;
+  return text;
 }
 
 std::string time_text(const RunRow& row, const registry::Progress& progress, double now) {
@@ -69,12 +82,12 @@ std::function<int()> setup_status(CLI::App& app) {
           waits.contains(key) ? std::optional(waits.at(key).get<std::string>()) : std::nullopt;
       if (options->json) {
         documents.push_back(run_json(row, progress, wait));
+        documents.back()["where"] = daemon.at("places").value(key, "");
         continue;
       }
       char score[32] = "-";
       if (progress.score) std::snprintf(score, sizeof score, "%.3f", *progress.score);
-      const std::string state =
-          wait ? std::string(registry::name(row.state.kind)) + ": waits for " + *wait : state_text(row.state);
+      const std::string state = state_of(registry, row, progress, wait);
       table.push_back({key, label(row), row.series, cut(state, 72),
                        progress.step < 0 ? "-"
                                          : std::to_string(progress.step) + "/" + std::to_string(progress.total_steps),
@@ -86,6 +99,8 @@ std::function<int()> setup_status(CLI::App& app) {
       std::printf("no runs yet; type `assay run SERIES`\n");
     } else {
       std::fputs(text_table(table, {0, 4, 5, 6}).c_str(), stdout);
+      if (const std::string closed = daemon.at("closed").get<std::string>(); !closed.empty())
+        std::printf("nothing starts on this machine: %s\n", closed.c_str());
     }
     return static_cast<int>(kOk);
   };

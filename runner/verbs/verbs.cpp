@@ -1,5 +1,8 @@
 #include "runner/verbs/verbs.h"
 
+#include <pwd.h>
+#include <unistd.h>
+
 #include "runner/submit.h"
 
 namespace assay::runner {
@@ -12,6 +15,12 @@ const std::vector<Verb>& verbs() {
       {"follow", "watch runs until they have ended", setup_follow},
       {"logs", "the output of a run's trainer", setup_logs},
       {"wait", "return when runs have ended, saying nothing meanwhile", setup_wait},
+      {"pause", "hold waiting runs back, stop running ones where they are", setup_pause},
+      {"resume", "let paused runs go on", setup_resume},
+      {"restart", "start ended runs again, from their last checkpoint where there is one", setup_restart},
+      {"edit", "priority, group, dependencies or configuration of a run that has not started", setup_edit},
+      {"group", "limit how many runs of a group go at once", setup_group},
+      {"clean", "take ended runs out of the short listing, or delete their checkpoints", setup_clean},
       {"kill", "end runs, or take them out of the queue", setup_kill},
       {"compare", "the comparison table of a series or of some runs", setup_compare},
       {"doctor", "preflight: what is quantized, which parameters get a gradient, what will not work and why", setup_doctor},
@@ -19,6 +28,11 @@ const std::vector<Verb>& verbs() {
       {"supervise", "what the daemon starts for each run", setup_supervise, true},
   };
   return table;
+}
+
+std::string user_name() {
+  const passwd* entry = ::getpwuid(::getuid());
+  return entry != nullptr ? entry->pw_name : "user " + std::to_string(::getuid());
 }
 
 void add_json_flag(CLI::App& app, bool& json) { app.add_flag("--json", json, "print JSON"); }
@@ -49,6 +63,11 @@ void add_what_options(CLI::App& app, SubmitOptions& options) {
       ->delimiter(',')
       ->take_all()
       ->expected(1);
+  app.add_option("--after-any", options.after_any, "start when this run has ended, however it did; several times, or 17,18")
+      ->delimiter(',')
+      ->take_all()
+      ->expected(1);
+  app.add_option("--group", options.group, "the group they count in; else schedule.group (`assay group` sets limits)");
   app.add_option("--priority", options.priority, "higher goes first; 0 if not given");
   app.add_option("--label", options.labels, "KEY=VALUE, kept with the run; several times")->take_all()->expected(1);
 }

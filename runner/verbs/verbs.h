@@ -29,10 +29,19 @@ std::function<int()> setup_follow(CLI::App& app);
 std::function<int()> setup_logs(CLI::App& app);
 std::function<int()> setup_wait(CLI::App& app);
 std::function<int()> setup_kill(CLI::App& app);
+std::function<int()> setup_pause(CLI::App& app);
+std::function<int()> setup_resume(CLI::App& app);
+std::function<int()> setup_restart(CLI::App& app);
+std::function<int()> setup_edit(CLI::App& app);
+std::function<int()> setup_group(CLI::App& app);
+std::function<int()> setup_clean(CLI::App& app);
 std::function<int()> setup_compare(CLI::App& app);
 std::function<int()> setup_doctor(CLI::App& app);
 std::function<int()> setup_daemon(CLI::App& app);
 std::function<int()> setup_supervise(CLI::App& app);
+
+// Who runs this command, for records of who did what.
+std::string user_name();
 
 // Options that several verbs share, declared the same way in each.
 void add_json_flag(CLI::App& app, bool& json);

@@ -17,7 +17,7 @@ struct Options {
   Color color = Color::automatic;
 };
 
-std::vector<std::int64_t> numbers_of(const Paths& paths, const std::vector<std::string>& words) {
+std::vector<std::int64_t> numbers_meant(const Paths& paths, const std::vector<std::string>& words) {
   const auto registry = registry::Registry::open(paths.registry(), registry::Registry::Access::read_only);
   std::vector<registry::RunRow> rows;
   if (words.empty()) {
@@ -37,7 +37,7 @@ std::vector<std::int64_t> numbers_of(const Paths& paths, const std::vector<std::
 int watch(const Options& options, ProgressView& view) {
   const Paths paths = user_paths();
   Client client = Client::connect(paths);
-  const std::vector<std::int64_t> numbers = numbers_of(paths, options.words);
+  const std::vector<std::int64_t> numbers = numbers_meant(paths, options.words);
   const std::vector<Watched> runs = follow(paths, client, numbers, view);
   return all_succeeded(runs) ? kOk : kRunsFailed;
 }

@@ -68,7 +68,7 @@ TEST_CASE("a new registry is marked, strict and in WAL mode, and nothing is left
     INFO(tables.getColumn(0).getString());
     CHECK(tables.getColumn(1).getInt() == 1);
   }
-  CHECK(count == 14);
+  CHECK(count == 15);
 }
 
 TEST_CASE("what is no registry is refused in one sentence") {
