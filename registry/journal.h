@@ -21,8 +21,8 @@ struct StateLine {
   State state;
   std::int64_t priority = 0;           // these four of the first line and of edits
   std::vector<std::int64_t> after;
-  std::string group;
-  std::vector<std::int64_t> after_any;
+  std::string group = {};
+  std::vector<std::int64_t> after_any = {};
   bool places = false;                 // read_states(): the line has them
 };
 
