@@ -52,6 +52,8 @@ report::RunResult result_of(const Registry& registry, const RunRow& row, const C
       result.ste = quant.at("ste").get<bool>() ? "yes" : "no";
     }
   }
+  for (const json& missing : run.value("missing", json::array()))   // imported without a config that says it
+    if (missing == "quantization") result.format = "unknown";
   result.baseline = run.value("baseline", "");
   result.seed = row.seed;
   result.state = registry::name(row.state.kind);
@@ -88,10 +90,11 @@ std::optional<RunRow> latest(const Registry& registry, const std::string& series
   if (!series.empty()) filter.series = series;
   filter.run = run;
   filter.seed = seed;
-  filter.limit = 1;
-  std::vector<RunRow> rows = registry.runs(filter);
+  std::vector<RunRow> rows = registry.runs(filter);  // by number
   if (rows.empty()) return std::nullopt;
-  return std::move(rows.front());
+  for (auto row = rows.rbegin(); row != rows.rend(); ++row)  // not a repetition by `assay verify`, if there is another
+    if (row->run_json.find("\"verifies\":") == std::string::npos) return std::move(*row);
+  return std::move(rows.back());
 }
 
 }  // namespace

@@ -17,10 +17,12 @@
 #include <thread>
 
 #include "registry/registry.h"
+#include "runner/care.h"
 #include "runner/errors.h"
 #include "runner/fleet.h"
 #include "runner/process.h"
 #include "runner/protocol.h"
+#include "runner/records.h"
 #include "runner/resources.h"
 #include "runner/server.h"
 #include "support/files.h"
@@ -76,7 +78,7 @@ std::shared_ptr<spdlog::logger> open_log(const Paths& paths, bool foreground) {
 class Daemon {
  public:
   Daemon(const Paths& paths, Resources resources, registry::Registry& registry, std::shared_ptr<spdlog::logger> log, int log_fd)
-      : paths_(paths), log_(std::move(log)),
+      : paths_(paths), registry_(registry), log_(std::move(log)),
         fleet_(io_, registry, paths, std::move(resources), log_fd, log_, [this](std::int64_t run) { changed(run); }),
         signals_(io_, SIGTERM, SIGINT) {}
 
@@ -147,6 +149,16 @@ class Daemon {
                     {request.at("by").get<std::string>(), request.at("grace").get<double>()});
         return {{"ok", true}};
       }
+      if (op == "record") {
+        std::vector<registry::Record> records;
+        for (const json& record : request.at("records")) records.push_back(record_from_json(record));
+        json written = json::array();
+        for (const registry::Record& record : append_records(paths_, registry_, std::move(records))) {
+          written.push_back(to_json(record));
+          if (record.run != 0) changed(record.run);
+        }
+        return {{"ok", true}, {"records", written}};
+      }
       const auto numbers = [&] { return request.at("numbers").get<std::vector<std::int64_t>>(); };
       if (op == "pause") {
         fleet_.pause(numbers(), request.at("checkpoint").get<bool>(), request.at("by").get<std::string>());
@@ -191,6 +203,7 @@ class Daemon {
   }
 
   Paths paths_;
+  registry::Registry& registry_;
   asio::io_context io_;
   std::shared_ptr<spdlog::logger> log_;
   Fleet fleet_;
@@ -222,12 +235,14 @@ void run_daemon(const Paths& paths, const DaemonOptions& options) {
   const Fd log_fd(::open(paths.log().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
   if (options.report >= 0) ::dup2(log_fd.get(), STDERR_FILENO);  // what an assertion says must not get lost
   std::optional<registry::Registry> registry;
+  refuse_to_forget(paths);
   try {
     registry.emplace(registry::Registry::open(paths.registry(), registry::Registry::Access::read_write));
   } catch (const std::runtime_error& error) {
     log->error("{}", error.what());
     throw UserError(kFault, error.what());
   }
+  catch_up(paths, *registry);
   Daemon daemon(paths, std::move(resources), *registry, log, log_fd.get());
   Fd report(options.report);
   if (report) ::fcntl(report.get(), F_SETFD, FD_CLOEXEC);

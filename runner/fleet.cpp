@@ -14,6 +14,8 @@
 #include "runner/attempts.h"
 #include "runner/fleet_live.h"
 #include "runner/ingest.h"
+#include "runner/process.h"
+#include "runner/records.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -176,6 +178,7 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   for (const FrozenFile& file : submission.files)
     if (file.name != "dirty.diff") support::write_file_atomically(series_folder / file.name, file.bytes);
   registry_.put_series(submission.series);
+  record_series_file(paths_, registry_, submission.series, unix_now());
 
   std::vector<registry::NewRun> runs;
   for (const SubmittedRun& submitted : submission.runs) runs.push_back(submitted.run);

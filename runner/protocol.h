@@ -5,6 +5,7 @@
 //   {"protocol": 1, "op": "kill", "numbers", "by", "grace"} -> {"ok": true}
 //   {"protocol": 1, "op": "pause", "numbers", "checkpoint", "by"}, "resume", "restart" ("fresh"), "clean" ("checkpoints")
 //   {"protocol": 1, "op": "edit", "number", "by", and what is new}, {"op": "group", "name", "limit": N or null}
+//   {"protocol": 1, "op": "record", "records": […]}       -> {"ok": true, "records": [… with their versions]}
 //   {"protocol": 1, "op": "watch"}                        -> {"ok": true}, then {"changed": [17]} whenever runs change
 //   {"protocol": 1, "op": "stop"}                         -> {"ok": true}, and the daemon ends; runs go on
 // A request that cannot be done: {"ok": false, "error": "WHERE: WHAT; WHAT TO TYPE", "code": exit code}.

@@ -114,9 +114,9 @@ void keep(spec::Series& series, const std::vector<std::string>& words, const std
   std::erase_if(series.runs, [&](const spec::RunSpec& run) { return kept.count(run.id) == 0; });
 }
 
-ResolvedSeries from_spec(const spec::Series& series, const std::vector<std::int64_t>& seeds) {
+ResolvedSeries from_spec(const spec::Series& series, registry::SeriesRow row, const std::vector<std::int64_t>& seeds) {
   ResolvedSeries resolved;
-  resolved.series = series_row(series);
+  resolved.series = std::move(row);
   resolved.files.push_back({"series.toml", series.source});
   std::set<std::string> names;
   for (const spec::SourceFile& base : series.bases) {
@@ -222,9 +222,10 @@ std::vector<ResolvedSeries> resolve(const ResolveOptions& options, const registr
       }
     }
     spec::Series series = read(std::get<fs::path>(file), overrides);
+    registry::SeriesRow row = series_row(series);  // the whole of it, whichever of its runs are meant now
     keep(series, within, "run");
     keep(series, options.only, "--only");
-    all.push_back(from_spec(series, options.seeds));
+    all.push_back(from_spec(series, std::move(row), options.seeds));
   }
   return all;
 }

@@ -37,6 +37,16 @@ std::function<int()> setup_group(CLI::App& app);
 std::function<int()> setup_clean(CLI::App& app);
 std::function<int()> setup_compare(CLI::App& app);
 std::function<int()> setup_doctor(CLI::App& app);
+std::function<int()> setup_diff(CLI::App& app);
+std::function<int()> setup_verify(CLI::App& app);
+std::function<int()> setup_bundle(CLI::App& app);
+std::function<int()> setup_fsck(CLI::App& app);
+std::function<int()> setup_rebuild(CLI::App& app);
+std::function<int()> setup_backup(CLI::App& app);
+std::function<int()> setup_note(CLI::App& app);
+std::function<int()> setup_tag(CLI::App& app);
+std::function<int()> setup_verdict(CLI::App& app);
+std::function<int()> setup_cause(CLI::App& app);
 std::function<int()> setup_daemon(CLI::App& app);
 std::function<int()> setup_supervise(CLI::App& app);
 
