@@ -141,7 +141,7 @@ Manifest unpack(const fs::path& file, const fs::path& scratch) {
   archive_read_support_filter_zstd(in.get());
   archive_read_support_filter_gzip(in.get());
   const auto reason = [&] { return std::string(archive_error_string(in.get()) ? archive_error_string(in.get()) : "it cannot be read"); };
-  if (archive_read_open_filename(in.get(), file.c_str(), 1 << 20) != ARCHIVE_OK) refuse(file, "is no tar.zst or tar.gz (" + reason() + ")");
+  if (archive_read_open_filename(in.get(), file.c_str(), 1 << 20) != ARCHIVE_OK) refuse(file, "is no tar.zst or tar.gz, or is cut short (" + reason() + ")");
   archive_entry* entry = nullptr;
   const auto next = [&] {
     const int status = archive_read_next_header(in.get(), &entry);
