@@ -19,9 +19,11 @@ namespace assay::train {
 namespace {
 
 pid_t child = 0;
+volatile std::sig_atomic_t told_to_stop = 0;
 
 // mpirun answers SIGTERM by killing the ranks a second later; SIGUSR1 it passes on to them, and they take it for SIGTERM.
 extern "C" void pass_on(int) {
+  told_to_stop = 1;
   if (child > 0) ::kill(child, SIGUSR1);
 }
 
@@ -122,6 +124,8 @@ int launch_ranks(std::int64_t ranks) {
   }
   child = 0;
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  // So early that a rank had not said yet what the signal means to it: nothing had begun.
+  if (told_to_stop != 0 && code == 128 + SIGUSR1) return exit_terminated;
   if (filter.rank >= 0) {
     const std::string how = code > 128 ? std::string(" (") + ::strsignal(code - 128) + ")" : "";
     std::fprintf(stderr, "assay-train: rank %d of %s was ended by a signal%s, and the run with it; `assay-train run --resume` goes "
