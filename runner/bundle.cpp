@@ -124,7 +124,7 @@ void collect(const fs::path& folder, const std::string& name, bool checkpoints, 
   for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::recursive_directory_iterator(); ++entry) {
     const std::string inside = entry->path().lexically_relative(folder).string();
     if (inside == "lock" || inside.find(".tmp.") != std::string::npos) continue;
-    if (inside == "checkpoints" && !checkpoints) {
+    if (entry->path().filename() == "checkpoints" && !checkpoints) {  // also those of former attempts
       entry.disable_recursion_pending();
       continue;
     }
