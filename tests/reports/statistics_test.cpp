@@ -104,3 +104,93 @@ TEST_CASE("pairs are counted, and swapping the runs swaps the counts") {
   CHECK_THROWS_AS(paired({true}, {}), std::invalid_argument);
   CHECK(paired({}, {}).p == 1);
 }
+
+TEST_CASE("two proportions and Fisher on the published counts") {
+  // e13a-mxfp4/e13a-nvfp4, e13b, e13c, e13f of 1319: z tests as worked out by hand.
+  CHECK(two_proportions(98, 1319, 119, 1319) == Approx(0.1368).margin(2e-4));
+  CHECK(two_proportions(119, 1319, 110, 1319) == Approx(0.5337).margin(2e-4));
+  CHECK(two_proportions(119, 1319, 137, 1319) == Approx(0.2364).margin(2e-4));
+  CHECK(two_proportions(119, 1319, 119, 1319) == 1);
+  CHECK(two_proportions(0, 10, 0, 10) == 1);
+  CHECK(two_proportions(137, 1319, 803, 1319) < 1e-100);
+  // The tea-tasting table: 3 of 4 against 1 of 4.
+  CHECK(fisher_exact(3, 4, 1, 4) == Approx(34.0 / 70).margin(1e-12));
+  CHECK(fisher_exact(0, 5, 5, 5) == Approx(2.0 / 252).margin(1e-12));
+  CHECK(unpaired(3, 4, 1, 4).fisher);
+  CHECK_FALSE(unpaired(98, 1319, 119, 1319).fisher);
+}
+
+TEST_CASE("intervals of a difference hold it, mirror, and narrow with n") {
+  std::mt19937 random(11);
+  const auto pick = [&](std::int64_t n) { return static_cast<std::int64_t>(random() % static_cast<std::uint32_t>(n)); };
+  for (int round = 0; round < 300; ++round) {
+    const std::int64_t n = 1 + pick(2000), b = pick(n + 1), c = pick(n - b + 1);
+    const double seen = static_cast<double>(c - b) / static_cast<double>(n);
+    const Interval interval = paired_difference(b, c, n), mirrored = paired_difference(c, b, n);
+    CHECK(interval.low <= seen + 1e-12);
+    CHECK(seen - 1e-12 <= interval.high);
+    CHECK(-1 <= interval.low);
+    CHECK(interval.high <= 1);
+    CHECK(interval.low == Approx(-mirrored.high).margin(1e-9));
+    const std::int64_t k1 = pick(n + 1), k2 = pick(n + 1);
+    const Interval apart = newcombe(k1, n, k2, n), back = newcombe(k2, n, k1, n);
+    CHECK(apart.low == Approx(-back.high).margin(1e-12));
+    CHECK(apart.low <= static_cast<double>(k2 - k1) / static_cast<double>(n));
+    CHECK(newcombe(10 * k1, 10 * n, 10 * k2, 10 * n).high <= apart.high + 1e-12);
+  }
+  const double z2 = 1.959963984540054 * 1.959963984540054;
+  CHECK(paired_difference(0, 0, 1024).high == Approx(z2 / (1024 + z2)).margin(1e-9));
+  CHECK(paired_difference(0, 0, 1024).low == Approx(-z2 / (1024 + z2)).margin(1e-9));
+  // It and McNemar without continuity agree on zero: (c - b)^2 / (b + c) = z^2.
+  CHECK(paired_difference(10, 23, 500).low > 0);
+  CHECK(paired_difference(10, 20, 500).low < 0);
+}
+
+TEST_CASE("seeds: mean, t interval and test") {
+  const Mean mean = mean_of({85.8, 84.2, 88.1});
+  CHECK(mean.mean == Approx(86.0333333).margin(1e-6));
+  CHECK(mean.deviation == Approx(1.960442).margin(1e-5));
+  CHECK(mean.interval->low == Approx(86.0333333 - 4.302653 * 1.960442 / std::sqrt(3.0)).margin(1e-4));
+  CHECK_FALSE(mean_of({3}).interval);
+  CHECK_FALSE(mean_of({3}).p);
+  CHECK(*mean_of({0, 0, 0}).p == 1);
+  CHECK(*mean_of({2, 2}).p == 0);
+  CHECK(mean_of({}).mean == 0);
+}
+
+TEST_CASE("Holm against a worked example, and never below the p it came from") {
+  const std::vector<double> adjusted = holm({0.01, 0.04, 0.03, 0.005});
+  CHECK(adjusted[3] == Approx(0.02));
+  CHECK(adjusted[0] == Approx(0.03));
+  CHECK(adjusted[2] == Approx(0.06));
+  CHECK(adjusted[1] == Approx(0.06));
+  CHECK(holm({}).empty());
+  CHECK(holm({0.9, 0.8}) == std::vector<double>{1, 1});
+}
+
+TEST_CASE("the spread of counts against chance") {
+  const Spread published = spread({107, 100, 103, 100, 112, 101, 108, 107, 101}, 1319);  // step 0 of the nine runs
+  CHECK(published.deviation == Approx(4.3).margin(0.05));
+  CHECK(published.chance == Approx(9.8).margin(0.1));
+  CHECK(published.p > 0.98);
+  CHECK(spread({100, 300}, 1000).p < 1e-20);
+  CHECK(spread({5}, 10).p == 1);
+  CHECK(spread({0, 0}, 10).p == 1);
+}
+
+TEST_CASE("what can be seen, and what it takes") {
+  const auto small = detectable(0.08, 1319), large = detectable(0.08, 13190);
+  REQUIRE(small);
+  REQUIRE(large);
+  CHECK(power(0.08, *small, 1319) == Approx(0.8).margin(1e-9));
+  CHECK(*large < *small);
+  CHECK(*small == Approx(0.0317).margin(5e-4));
+  CHECK_FALSE(detectable(0.999, 5));
+  CHECK(problems_to_rule_out(1, 8, 1000, 5) == 4000);
+  CHECK_FALSE(problems_to_rule_out(6, 1, 1000, 5));
+  CHECK(seeds_to_rule_out(0, 0, 5) == 2);
+  const auto seeds = seeds_to_rule_out(1, 3, 5);
+  REQUIRE(seeds);
+  CHECK(*seeds == 5);   // t(4) = 2.776: 2.776 * 3 / sqrt(5) = 3.72 <= 4; four seeds: 4.77
+  CHECK_FALSE(seeds_to_rule_out(5, 3, 5));
+}
