@@ -11,7 +11,7 @@ using namespace assay::test;
 namespace fs = std::filesystem;
 
 TEST_CASE("every series that ships resolves") {
-  for (const char* id : {"e13", "e13-gsm8k", "e13-scripts", "smollm2-words", "smollm2-gsm8k"}) {
+  for (const char* id : {"e13", "e13-gsm8k", "e13-published", "e13-scripts", "smollm2-words", "smollm2-gsm8k"}) {
     INFO(id);
     const spec::Series s = good(source("experiments") / id / (std::string(id) + ".toml"));
     CHECK(s.id == id);

@@ -1,0 +1,34 @@
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "runner/errors.h"
+#include "runner/importing.h"
+#include "runner/protocol.h"
+#include "runner/verbs/verbs.h"
+
+namespace assay::runner {
+
+std::function<int()> setup_import(CLI::App& app) {
+  struct Options {
+    std::string file;
+    bool json = false;
+  };
+  const auto options = std::make_shared<Options>();
+  app.require_subcommand(1);
+  CLI::App* records = app.add_subcommand("records", "figures that somebody else reported, from a TOML file of records");
+  records->add_option("FILE", options->file, "the file of records (docs/series.md)")->required();
+  add_json_flag(*records, options->json);
+  return [options] {
+    const ImportResult result = import_records(user_paths(), options->file);
+    if (options->json) {
+      std::printf("%s\n", dump({{"added", result.added}, {"present", result.present}}).c_str());
+      return static_cast<int>(kOk);
+    }
+    for (const std::int64_t number : result.added) std::printf("%lld\n", static_cast<long long>(number));
+    std::fprintf(stderr, "%zu runs imported, %zu were there already\n", result.added.size(), result.present.size());
+    return static_cast<int>(kOk);
+  };
+}
+
+}  // namespace assay::runner
