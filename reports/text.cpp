@@ -76,18 +76,18 @@ std::size_t display_width(const std::string& utf8) {
   return width;
 }
 
-std::string markdown_table(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows) {
+std::string aligned_table(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> widths;
-  for (const Column& column : columns) widths.push_back(std::max<std::size_t>(3, display_width(markdown_cell(column.header))));
+  for (const Column& column : columns) widths.push_back(std::max<std::size_t>(3, display_width(column.header)));
   for (const auto& row : rows) {
     assert(row.size() == columns.size());
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], display_width(markdown_cell(row[i])));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], display_width(row[i]));
   }
   std::string table;
   const auto add = [&](const auto& cell_of) {
     table += '|';
     for (std::size_t i = 0; i < columns.size(); ++i) {
-      const std::string cell = markdown_cell(cell_of(i));
+      const std::string cell = cell_of(i);
       const std::string space(widths[i] - display_width(cell), ' ');
       table += ' ' + (columns[i].right ? space + cell : cell + space) + " |";
     }
@@ -99,6 +99,15 @@ std::string markdown_table(const std::vector<Column>& columns, const std::vector
   });
   for (const auto& row : rows) add([&](std::size_t i) { return row[i]; });
   return table;
+}
+
+std::string markdown_table(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows) {
+  std::vector<Column> heads = columns;
+  for (Column& head : heads) head.header = markdown_cell(head.header);
+  std::vector<std::vector<std::string>> cells = rows;
+  for (auto& row : cells)
+    for (std::string& cell : row) cell = markdown_cell(cell);
+  return aligned_table(heads, cells);
 }
 
 std::string csv_line(const std::vector<std::string>& cells) {

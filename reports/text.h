@@ -22,6 +22,9 @@ struct Column {
 // A Markdown table whose columns are also aligned as plain text. Bars in cells are escaped, line breaks become spaces.
 std::string markdown_table(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows);
 
+// The same for cells that are escaped already and hold no line break.
+std::string aligned_table(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows);
+
 // One line of RFC 4180, ended by "\n".
 std::string csv_line(const std::vector<std::string>& cells);
 

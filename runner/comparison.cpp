@@ -34,7 +34,9 @@ std::optional<double> percent_or_none(const json& published, const char* key) {
   return found->get<double>();
 }
 
-report::RunResult result_of(const Registry& registry, const RunRow& row, const CompareChoice& choice) {
+}  // namespace
+
+report::RunResult run_result(const Registry& registry, const RunRow& row, const CompareChoice& choice) {
   const json config = json::parse(row.config_json);
   const json run = json::parse(row.run_json);
   const json& quant = config.at("quant");
@@ -84,6 +86,8 @@ report::RunResult result_of(const Registry& registry, const RunRow& row, const C
   return result;
 }
 
+namespace {
+
 std::optional<RunRow> latest(const Registry& registry, const std::string& series, const std::string& run,
                              std::int64_t seed) {
   Registry::RunFilter filter;
@@ -104,7 +108,7 @@ std::vector<report::RunResult> results(const Registry& registry, const std::vect
   std::vector<report::RunResult> all;
   std::set<std::pair<std::string, std::int64_t>> have;
   for (const RunRow& row : rows) {
-    all.push_back(result_of(registry, row, choice));
+    all.push_back(run_result(registry, row, choice));
     have.insert({row.run, row.seed});
   }
   for (const RunRow& row : rows) {
@@ -115,7 +119,7 @@ std::vector<report::RunResult> results(const Registry& registry, const std::vect
     if (series.empty()) series = row.series;
     auto found = latest(registry, series, baseline, row.seed);
     if (!found) found = latest(registry, "", baseline, row.seed);
-    if (found) all.push_back(result_of(registry, *found, choice));
+    if (found) all.push_back(run_result(registry, *found, choice));
   }
   return all;
 }

@@ -16,6 +16,9 @@ struct CompareChoice {
   std::optional<std::int64_t> first, last;    // steps compared; else 0 and the last one planned
 };
 
+// One run's row of the table.
+report::RunResult run_result(const registry::Registry& registry, const registry::RunRow& row, const CompareChoice& choice);
+
 // The runs' results, and after them those of the baselines they name that are not among them: the latest run of that id
 // with the same seed, in the series that the run says its baseline stands in.
 std::vector<report::RunResult> results(const registry::Registry& registry, const std::vector<registry::RunRow>& rows,

@@ -23,6 +23,7 @@ const std::vector<Verb>& verbs() {
       {"clean", "take ended runs out of the short listing, or delete their checkpoints", setup_clean},
       {"kill", "end runs, or take them out of the queue", setup_kill},
       {"compare", "the comparison table of a series or of some runs", setup_compare},
+      {"report", "the whole experiment log of a series, with pictures, regenerated from the registry", setup_report},
       {"doctor", "preflight: what is quantized, which parameters get a gradient, what will not work and why", setup_doctor},
       {"note", "note something about a run or a series, or list what is recorded", setup_note},
       {"tag", "tag runs, or list tags", setup_tag},
@@ -34,6 +35,7 @@ const std::vector<Verb>& verbs() {
       {"fsck", "check the registry, by itself and against the run folders", setup_fsck},
       {"rebuild", "make the registry anew from the run folders", setup_rebuild},
       {"backup", "copy the registry while it is in use", setup_backup},
+      {"import", "records of runs that were made elsewhere: `import records FILE`", setup_import},
       {"daemon", "run the daemon in the foreground; `daemon status`, `daemon stop`", setup_daemon},
       {"supervise", "what the daemon starts for each run", setup_supervise, true},
   };

@@ -22,6 +22,7 @@ struct Verb {
 
 const std::vector<Verb>& verbs();
 
+std::function<int()> setup_report(CLI::App& app);
 std::function<int()> setup_run(CLI::App& app);
 std::function<int()> setup_add(CLI::App& app);
 std::function<int()> setup_status(CLI::App& app);
@@ -47,6 +48,7 @@ std::function<int()> setup_note(CLI::App& app);
 std::function<int()> setup_tag(CLI::App& app);
 std::function<int()> setup_verdict(CLI::App& app);
 std::function<int()> setup_cause(CLI::App& app);
+std::function<int()> setup_import(CLI::App& app);
 std::function<int()> setup_daemon(CLI::App& app);
 std::function<int()> setup_supervise(CLI::App& app);
 
