@@ -39,7 +39,7 @@ bool has_checkpoint(const fs::path& folder) {
   return false;
 }
 
-void set_aside(const fs::path& folder, std::int64_t attempt, bool progress) {
+void set_aside(const fs::path& folder, std::int64_t attempt, bool progress, int restart) {
   // exit.json last: until it has gone the folder says how the attempt ended.
   std::vector<const char*> names = {"stdout.log", "stderr.log", "kill.json", "pause.json", "launch.json", "supervisor.json"};
   if (progress)
@@ -48,7 +48,7 @@ void set_aside(const fs::path& folder, std::int64_t attempt, bool progress) {
   names.push_back("exit.json");
   char digits[32];
   std::snprintf(digits, sizeof digits, "%04lld", static_cast<long long>(attempt));
-  const fs::path aside = folder / "attempts" / digits;
+  const fs::path aside = folder / "attempts" / (digits + (restart > 0 ? "." + std::to_string(restart) : std::string()));
   bool moved = false;
   for (const char* name : names) {
     if (!fs::exists(fs::symlink_status(folder / name))) continue;

@@ -28,8 +28,9 @@ bool has_checkpoint(const std::filesystem::path& folder);
 // Moves what attempt `attempt` left into attempts/NNNN in the run folder, so that the next begins in a folder that no
 // supervisor has been in: its records and console always, and with `progress` also what the trainer wrote (metrics,
 // events, evaluations, samples, adapter, checkpoints). Cut off anywhere and called again, it goes on. Nothing to move
-// is nothing. The run must not be executing.
-void set_aside(const std::filesystem::path& folder, std::int64_t attempt, bool progress);
+// is nothing. The run must not be executing. A batch system may begin an attempt again: `restart` counts that, from 1, and
+// the folder is then attempts/NNNN.R.
+void set_aside(const std::filesystem::path& folder, std::int64_t attempt, bool progress, int restart = 0);
 
 // The files that a run will execute, as they are now: of a command line the words that name a file seen from `folder`
 // (the program, a script). [{"file", "bytes", "mark"}]: the mark is the SHA-256 of a file up to 4 MiB, and the time it was

@@ -130,7 +130,8 @@ struct RetryConfig {
 };
 
 struct ScheduleConfig {
-  std::string executor = "local";         // local
+  std::string executor = "local";         // local | slurm
+  std::vector<std::string> slurm_options; // slurm only: further options of sbatch, such as --partition=gpu
   std::string group;                      // "": none; `assay group` sets how many runs of a group go at once
   std::int64_t memory = 0;                // MiB that it is given; 0: not counted
   std::int64_t gpus = 0;                  // whole GPUs; train.device = "cuda" takes one at least

@@ -133,7 +133,9 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(trainer.metrics_regex), any(),
        "regex only: PCRE with named groups step, key, value, or one group per key (__ in its name stands for /)"},
 
-      {ASSAY_KEY(schedule.executor), one_of({"local"}), "who carries the run out; local: this machine"},
+      {ASSAY_KEY(schedule.executor), one_of({"local", "slurm"}),
+       "who carries the run out; local: this machine; slurm: a cluster, by sbatch"},
+      {ASSAY_KEY(schedule.slurm_options), any(), "slurm only: further options of sbatch, such as \"--partition=gpu\""},
       {ASSAY_KEY(schedule.group), any(), "group whose runs are limited together (`assay group`); empty: none"},
       {ASSAY_KEY(schedule.memory), count_from(0), "MiB of memory that the run is given; 0: not counted"},
       {ASSAY_KEY(schedule.gpus), from(0, 1024), "GPUs that the run is given; train.device = \"cuda\" takes one at least"},
@@ -174,7 +176,6 @@ constexpr std::array missing = std::to_array<Missing>({
     {"quant.format", "\"int4\"", "the formats are nvfp4 and mxfp4"},
     {"model.dtype", "\"bf16\"", "what is not quantized is computed in fp32"},
     {"model.dtype", "\"fp16\"", "what is not quantized is computed in fp32"},
-    {"schedule.executor", "\"slurm\"", "runs start on this machine (\"local\")"},
     {"noise.*", "", "there are no noise runs (AQN, RIN)"},
     {"train.epochs", "", "the length of a run is train.steps"},
     {"optimizer.schedule", "", "after the warm-up the learning rate is constant"},

@@ -1,6 +1,7 @@
 // The list of executors.
 #include "runner/executors/executor.h"
 #include "runner/executors/local.h"
+#include "runner/executors/slurm.h"
 
 namespace assay::runner {
 
@@ -11,6 +12,7 @@ std::map<std::string, std::unique_ptr<Executor>> make_executors(const ExecutorCo
     all.emplace(name, std::move(executor));
   };
   add(std::make_unique<LocalExecutor>(context));
+  add(std::make_unique<SlurmExecutor>(context));
   return all;
 }
 

@@ -38,6 +38,7 @@ const std::vector<Verb>& verbs() {
       {"import", "records of runs that were made elsewhere: `import records FILE`", setup_import},
       {"daemon", "run the daemon in the foreground; `daemon status`, `daemon stop`", setup_daemon},
       {"supervise", "what the daemon starts for each run", setup_supervise, true},
+      {"slurm-task", "what a Slurm job of ours executes on its node", setup_slurm_task, true},
   };
   return table;
 }
@@ -80,6 +81,8 @@ void add_what_options(CLI::App& app, SubmitOptions& options) {
       ->take_all()
       ->expected(1);
   app.add_option("--group", options.group, "the group they count in; else schedule.group (`assay group` sets limits)");
+  app.add_flag_callback("--slurm", [&options] { options.what.set.push_back("schedule.executor=slurm"); },
+                        "on the Slurm cluster: --set schedule.executor=slurm");
   app.add_option("--priority", options.priority, "higher goes first; 0 if not given");
   app.add_option("--label", options.labels, "KEY=VALUE, kept with the run; several times")->take_all()->expected(1);
 }

@@ -51,6 +51,7 @@ std::function<int()> setup_cause(CLI::App& app);
 std::function<int()> setup_import(CLI::App& app);
 std::function<int()> setup_daemon(CLI::App& app);
 std::function<int()> setup_supervise(CLI::App& app);
+std::function<int()> setup_slurm_task(CLI::App& app);
 
 // Who runs this command, for records of who did what.
 std::string user_name();
