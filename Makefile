@@ -22,6 +22,7 @@ e13: programs
 	@$(BUILD)/bin/assay run e13
 
 test: build
+	@tools/setup.sh tests
 	@ctest --preset default
 
 # Our numbers against transformers, peft, torchao, ml_dtypes, tokenizers and scipy, in a virtual environment of its own.

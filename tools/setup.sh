@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs and only what is missing; says what it does; may be repeated or interrupted.
-#   Debian packages   tools/debian-packages, by apt (as root, or through sudo when that asks no password)
+#   Debian packages   tools/debian-packages, by apt (as root, or through sudo when that asks no password); with the argument
+#                     `tests` also tools/debian-packages-tests, as far as they can be had
 #   LibTorch          tools/libtorch.lock, from PyPI into .deps/torch of this checkout, each wheel checked by SHA-256
 #   nvcc              tools/cuda.lock, likewise into .deps/cuda; where it cannot be had, or with ASSAY_CUDA=off, the build
 #                     does without the CUDA kernels
@@ -15,29 +16,34 @@ present() {  # FILE|FILE or $ COMMAND, as tools/debian-packages writes it
     *) local file; for file in ${1//|/ }; do [ -e "$file" ] && return; done; return 1;;
   esac
 }
-missing=()
-while read -r package _what check; do
-  case $package in ''|\#*) continue;; esac
-  present "$check" || missing+=("$package")
-done < tools/debian-packages
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 
-if [ ${#missing[@]} -gt 0 ]; then
+# What of a list is missing, by apt. No `set -e` inside a function whose result is asked for, hence the returns.
+packages() {  # list
+  local package check missing=() as_root
+  while read -r package _ check; do
+    case $package in ''|\#*) continue;; esac
+    present "$check" || missing+=("$package")
+  done < "$1"
+  [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ]; then as_root=(env)
   elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then as_root=(sudo env)
   else
     say "these Debian packages are missing; type this, then run setup again:" >&2
     printf '  sudo apt-get install -y --no-install-recommends %s\n' "${missing[*]}" >&2
-    exit 1
+    return 1
   fi
   say "installing Debian packages: ${missing[*]}"
-  log=$(mktemp)
-  trap 'rm -f "$log"' EXIT
   # An apt that another program holds the lock of is waited for, not failed on.
-  apt=("${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
-  if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    exit 1
-  fi
+  local apt=("${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 && return
+  tail -n 20 "$log" >&2
+  return 1
+}
+packages tools/debian-packages || exit 1
+if [ "${1:-}" = tests ]; then
+  packages tools/debian-packages-tests || say "tests that need those will be reported as skipped" >&2
 fi
 
 # ---- wheels from PyPI --------------------------------------------------------------------------------------------
@@ -75,7 +81,6 @@ fetch() {  # package==version sha256 file lock
 complete() { [ "$(cat "$deps/$2/.complete" 2>/dev/null)" = "$(sha256sum "$1" | cut -d' ' -f1)" ]; }  # lock folder
 
 # Everything in a lock file into .deps/FOLDER, unless it is there; UNPACK WHEEL PACKAGE TARGET takes what is needed.
-# No `set -e` inside a function whose result is asked for, hence the returns.
 install() {  # lock folder unpack
   complete "$1" "$2" && return
   local part=$deps/$2.part package sha i packages=() files=()
