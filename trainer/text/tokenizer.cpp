@@ -236,14 +236,30 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   return result;
 }
 
+std::string_view Tokenizer::bytes(std::int32_t id, bool skip_special) const {
+  const auto at = impl_->decoded.find(id);
+  if (at == impl_->decoded.end() || (skip_special && at->second.special)) return {};
+  return at->second.bytes;
+}
+
 std::string Tokenizer::decode(const std::vector<std::int32_t>& ids, bool skip_special) const {
-  std::string bytes;
-  for (const std::int32_t id : ids) {
-    const auto at = impl_->decoded.find(id);
-    if (at == impl_->decoded.end() || (skip_special && at->second.special)) continue;
-    bytes += at->second.bytes;
-  }
-  return to_valid_utf8(bytes);
+  std::string all;
+  for (const std::int32_t id : ids) all += bytes(id, skip_special);
+  return to_valid_utf8(all);
+}
+
+std::string StreamDecoder::add(std::int32_t id) {
+  held_ += tokenizer_.bytes(id, skip_special_);
+  const std::size_t whole = held_.size() - unfinished_bytes(held_);
+  const std::string text = to_valid_utf8(std::string_view(held_).substr(0, whole));
+  held_.erase(0, whole);
+  return text;
+}
+
+std::string StreamDecoder::finish() {
+  const std::string text = to_valid_utf8(held_);
+  held_.clear();
+  return text;
 }
 
 std::int32_t Tokenizer::vocabulary_size() const { return impl_->highest + 1; }

@@ -26,6 +26,7 @@ class Tokenizer {
   // Bytes of the tokens put together, broken UTF-8 replaced by U+FFFD; special tokens left out when asked. An id without
   // a token (models pad their vocabularies) adds nothing.
   std::string decode(const std::vector<std::int32_t>& ids, bool skip_special = true) const;
+  std::string_view bytes(std::int32_t id, bool skip_special) const;  // of one token; empty where decode() adds nothing
   std::int32_t vocabulary_size() const;                         // highest id + 1
   std::int32_t id(std::string_view token) const;                // -1: there is none
   bool contains(std::int32_t id) const;
@@ -34,6 +35,19 @@ class Tokenizer {
   struct Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
+};
+
+// Text of ids as they come, in whole characters: all pieces one after another are what decode() makes of all ids.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false) : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  std::string add(std::int32_t id);  // what is certain now; often empty where a character takes several tokens
+  std::string finish();              // what no further id completed, as U+FFFD
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_;
+  std::string held_;  // bytes of an unfinished character
 };
 
 }  // namespace assay::train

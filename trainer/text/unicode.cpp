@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -82,6 +83,23 @@ std::string to_valid_utf8(std::string_view text) {
     }
   }
   return result;
+}
+
+std::size_t unfinished_bytes(std::string_view text) {
+  const auto byte = [&](std::size_t back) { return static_cast<unsigned char>(text[text.size() - back]); };
+  for (std::size_t back = 1; back <= std::min<std::size_t>(3, text.size()); ++back) {
+    const unsigned char lead = byte(back);
+    if ((lead & 0xC0) == 0x80) continue;
+    const std::size_t wanted = lead >= 0xF0 && lead <= 0xF4 ? 4 : lead >= 0xE0 && lead < 0xF0 ? 3 : lead >= 0xC2 && lead < 0xE0 ? 2 : 1;
+    if (wanted <= back) return 0;
+    if (back > 1) {  // the second byte's range is narrower behind four of the leads
+      const unsigned char second = byte(back - 1);
+      const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+      if (second < low || second > high) return 0;
+    }
+    return back;
+  }
+  return 0;
 }
 
 char32_t next_code_point(std::string_view text, std::size_t& at) {

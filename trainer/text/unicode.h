@@ -11,6 +11,9 @@ namespace assay::train {
 // Maximal Subparts"; what Python's errors="replace" and Rust's from_utf8_lossy do).
 std::string to_valid_utf8(std::string_view text);
 
+// How many bytes at the end, 0 to 3, begin a character that more bytes could complete.
+std::size_t unfinished_bytes(std::string_view text);
+
 // The code point that starts at `at`, which moves behind it. The text must be valid UTF-8, at < size.
 char32_t next_code_point(std::string_view text, std::size_t& at);
 void append_code_point(std::string& text, char32_t code);

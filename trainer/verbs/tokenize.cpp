@@ -33,7 +33,7 @@ class Lines {
   explicit Lines(const std::filesystem::path& folder) : folder_(folder), tokenizer_(load_tokenizer(folder)) {}
 
   Json answer(const Json& line) {
-    const std::vector<std::string> known = {"text", "messages", "ids", "add_generation_prompt", "skip_special"};
+    const std::vector<std::string> known = {"text", "messages", "ids", "add_generation_prompt", "skip_special", "stream"};
     for (const auto& [key, value] : line.items())
       if (std::find(known.begin(), known.end(), key) == known.end())
         throw std::runtime_error("unknown key '" + key + "'" + support::did_you_mean(key, known));
@@ -45,7 +45,13 @@ class Lines {
     }
     if (line.contains("messages"))
       return {{"ids", tokenizer_.encode(chat().render(messages(line["messages"]), flag(line, "add_generation_prompt", true)))}};
-    return {{"text", tokenizer_.decode(ids(line["ids"]), flag(line, "skip_special", false))}};
+    const bool skip = flag(line, "skip_special", false);
+    if (!flag(line, "stream", false)) return {{"text", tokenizer_.decode(ids(line["ids"]), skip)}};
+    StreamDecoder stream(tokenizer_, skip);
+    Json pieces = Json::array();
+    for (const std::int32_t id : ids(line["ids"])) pieces.push_back(stream.add(id));
+    pieces.push_back(stream.finish());
+    return {{"pieces", pieces}};
   }
 
  private:

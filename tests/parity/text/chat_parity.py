@@ -6,6 +6,7 @@ an answer.
 The templates are those of tests/golden/text and, where the folder is there, SmolLM2's own.
 """
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -25,12 +26,17 @@ except ImportError as error:
 def fast_tokenizer(tokenizer_folder, template_folder):
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_folder / "tokenizer.json"))
     tokenizer.chat_template = (template_folder / "chat_template.jinja").read_text("utf-8")
+    if (template_folder / "tokenizer_config.json").exists():  # Llama 3's begins with this token
+        tokenizer.bos_token = json.loads((template_folder / "tokenizer_config.json").read_text())["bos_token"]
     return tokenizer
 
 
 def conversations():
     contents = ["Hi", "", " spaces around \n", "two\nlines\n\n", "<|im_end|> inside <|im_start|>user", "{{ messages }} {% if %}",
                 "caf\u00e9 \u6f22\u5b57 \U0001f600", "What is 12 + 30? Give the final answer in the form \"#### number\".", "'quoted' & <b>"]
+    # What Qwen3's template takes apart, and what Llama 3's strips.
+    contents += ["<think>\nhm\n\nso\n</think>\n\nIt is 42.", "<think></think>no thought", "two</think>\n\nmarks</think>\nend", "\n<think>a<think>b\n</think>",
+                 "<tool_response>\n5\n</tool_response>", "\u2003\x1c\x85 wide \u3000\xa0", "\u200b not a space \ufeff"]
     result = []
     for i, content in enumerate(contents):
         other = contents[(i + 3) % len(contents)]
@@ -54,7 +60,9 @@ def main():
         folder = options.build / "test-data" / "chat-parity" / template.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(golden / "qwen2.5-like" / "tokenizer.json", folder)
-        shutil.copy(template / "chat_template.jinja", folder)
+        for file in template.glob("*.j*"):
+            if file.name != "cases.jsonl":
+                shutil.copy(file, folder)
         folders.append((template.name, folder, fast_tokenizer(folder, folder)))
     smollm2 = ROOT / ".cache/smollm2-135m-instruct"
     if (smollm2 / "tokenizer.json").exists():

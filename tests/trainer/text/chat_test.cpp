@@ -46,7 +46,8 @@ std::vector<json> tokenize(const std::filesystem::path& model, const std::string
 }  // namespace
 
 TEST_CASE("conversations are rendered as transformers does (tests/golden/text)") {
-  for (const auto& [name, family] : {std::pair{"chat-smollm2", "chatml-smollm2"}, {"chat-qwen2.5", "chatml-qwen2.5"}}) {
+  for (const auto& [name, family] : {std::pair{"chat-smollm2", "chatml-smollm2"}, {"chat-qwen2.5", "chatml-qwen2.5"}, {"chat-qwen3", "qwen3"},
+                                      {"chat-qwen3-2507", "qwen3-2507"}, {"chat-llama3", "llama3"}, {"chat-llama3.1", "llama3.1"}}) {
     const auto folder = source("tests/golden/text") / name;
     const auto chat = ChatTemplate::load(folder);
     CHECK(chat.family() == family);
