@@ -38,19 +38,23 @@ asan: setup
 	@cmake --build --preset asan --parallel $(JOBS)
 	@ctest --preset asan
 
-# libFuzzer on every FP4 mode and on the console parsers, for FUZZ_SECONDS each; what it finds worth keeping goes to build/fuzz/corpus, findings to build/fuzz.
+# libFuzzer on every FP4 mode, the console parsers, lines of metrics and the daemon's socket, for FUZZ_SECONDS each; what it
+# finds worth keeping goes to build/fuzz/corpus*, findings to build/fuzz.
 FUZZ_SECONDS ?= 60
 fuzz: setup
 	@command -v clang++-19 >/dev/null && ls /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a >/dev/null 2>&1 || \
 	  { echo "make fuzz needs clang: sudo apt-get install --no-install-recommends clang-19 libclang-rt-19-dev" >&2; exit 1; }
 	@[ -e build/fuzz/build.ninja ] || cmake --preset fuzz
-	@cmake --build build/fuzz --parallel $(JOBS) --target quant_fuzz verl_fuzz
+	@cmake --build build/fuzz --parallel $(JOBS) --target quant_fuzz verl_fuzz metrics_fuzz protocol_fuzz
 	@mkdir -p build/fuzz/corpus
 	@build/fuzz/bin/quant_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=512 -len_control=0 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/finding- build/fuzz/corpus tests/fuzz/corpus/quant
 	@mkdir -p build/fuzz/corpus-verl
 	@build/fuzz/bin/verl_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/verl-finding- build/fuzz/corpus-verl tests/fuzz/corpus/verl
+	@for target in metrics protocol; do mkdir -p build/fuzz/corpus-$$target; \
+	  build/fuzz/bin/$${target}_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/finding-$$target- build/fuzz/corpus-$$target tests/fuzz/corpus/$$target || exit 1; done
 
 # Memory errors in the FP4 paths that Valgrind knows: scalar, SSE2 and AVX2. The statistics are left out: they only cost time.
 valgrind: configure

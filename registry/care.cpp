@@ -35,7 +35,7 @@ std::vector<std::string> Registry::quick_problems() const {
     {
       // The two tables that grow with steps and problems are left to problems().
       Use use(impl_->statement("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
-                               "AND name NOT IN ('metrics', 'outcomes') ORDER BY name"));
+                               "AND name NOT IN ('metric_lines', 'outcomes') ORDER BY name"));
       while (use.step()) tables.push_back(use.text(0));
     }
     for (const std::string& table : tables) {

@@ -29,6 +29,7 @@ SQLite::Statement& Registry::Impl::statement(const std::string& sql) {
 
 std::int64_t Registry::Impl::metric_key(const std::string& name) {
   if (const auto known = metric_keys.find(name); known != metric_keys.end()) return known->second;
+  if (metric_keys.size() >= 100'000) metric_keys.clear();  // a trainer that never names two alike must not fill memory
   {
     Use insert(statement("INSERT INTO metric_keys(name) VALUES (?1) ON CONFLICT DO NOTHING"));
     insert.bind(name).run();

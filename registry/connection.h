@@ -10,11 +10,19 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "registry/registry.h"
+#include "support/fault_point.h"
 
 namespace assay::registry {
+
+// Bytes to bind as a BLOB, which must outlive the statement's use.
+struct Blob {
+  const std::string& bytes;
+};
 
 // A kept statement in use: reset and unbound when it goes out of scope. A statement must not be used twice at once.
 class Use {
@@ -49,6 +57,11 @@ class Use {
   std::int64_t integer(int column) const { return statement_.getColumn(column).getInt64(); }
   double real(int column) const { return statement_.getColumn(column).getDouble(); }
   std::string text(int column) const { return statement_.getColumn(column).getString(); }
+  // Valid until the next step.
+  std::string_view blob(int column) const {
+    const SQLite::Column value = statement_.getColumn(column);
+    return {static_cast<const char*>(value.getBlob()), static_cast<std::size_t>(value.getBytes())};
+  }
   bool null(int column) const { return statement_.getColumn(column).isNull(); }
   std::optional<double> real_or_null(int column) const {
     return null(column) ? std::nullopt : std::optional(real(column));
@@ -64,6 +77,9 @@ class Use {
   void bind_one(int index, double value) { statement_.bind(index, value); }  // SQLite binds NaN as NULL
   void bind_one(int index, const std::string& value) { statement_.bind(index, value); }
   void bind_one(int index, const char* value) { statement_.bind(index, value); }
+  void bind_one(int index, const Blob& value) {
+    statement_.bindNoCopy(index, value.bytes.data(), static_cast<int>(value.bytes.size()));
+  }
   template <typename Value>
   void bind_one(int index, const std::optional<Value>& value) {
     if (value) bind_one(index, *value);
@@ -85,6 +101,7 @@ struct Registry::Impl {
 
   SQLite::Statement& statement(const std::string& sql);
   std::int64_t metric_key(const std::string& name);
+  std::vector<MetricPoint> metrics(std::int64_t run, const std::optional<std::string>& key, std::int64_t first_step);
   // Does the query give a row?
   template <typename Value>
   bool exists(const char* sql, const Value& value) {
@@ -96,6 +113,16 @@ struct Registry::Impl {
   template <typename Body>
   auto write(Body&& body) {
     return in_transaction("BEGIN IMMEDIATE", body);
+  }
+  // The same for what is one row: inside of another transaction it needs no savepoint of its own.
+  template <typename Body>
+  auto write_row(Body&& body) {
+    if (depth == 0) return write(body);
+    try {
+      return body();
+    } catch (const SQLite::Exception& error) {
+      throw std::runtime_error(file.string() + ": " + error.what());
+    }
   }
   // One snapshot for several statements.
   template <typename Body>
@@ -115,8 +142,10 @@ struct Registry::Impl {
         ++impl.depth;
       }
       void commit() {
+        if (outermost) support::fault_point("registry: before commit");
         impl.database.exec(outermost ? "COMMIT" : "RELEASE nested");
         done = true;
+        if (outermost) support::fault_point("registry: committed");
       }
       ~Transaction() {
         --impl.depth;

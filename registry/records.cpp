@@ -1,6 +1,5 @@
-// What ingest writes and reports read: metrics, progress, evaluations, events, documents, offsets.
+// What ingest writes and reports read, but for metrics: progress, evaluations, events, documents, offsets.
 #include <array>
-#include <limits>
 #include <stdexcept>
 
 #include "registry/connection.h"
@@ -20,22 +19,6 @@ int outcome_code(const std::string& word) {
 
 }  // namespace
 
-void Registry::put_metrics(std::int64_t run, const std::vector<MetricPoint>& points, const Progress& progress) {
-  impl_->write([&] {
-    for (const MetricPoint& point : points) {
-      const std::int64_t key = impl_->metric_key(point.key);
-      Use use(impl_->statement("INSERT INTO metrics(run, step, key, value) VALUES (?1, ?2, ?3, ?4) "
-                               "ON CONFLICT DO UPDATE SET value = excluded.value"));
-      use.bind(run, point.step, key, point.value).run();
-    }
-    Use use(impl_->statement(
-        "INSERT INTO progress(run, step, total_steps, score, accuracy, last_time) VALUES (?1, ?2, ?3, ?4, ?5, ?6) "
-        "ON CONFLICT DO UPDATE SET step = excluded.step, total_steps = excluded.total_steps, score = excluded.score, "
-        "accuracy = excluded.accuracy, last_time = excluded.last_time"));
-    use.bind(run, progress.step, progress.total_steps, progress.score, progress.accuracy, progress.last_time).run();
-  });
-}
-
 Progress Registry::progress(std::int64_t run) const {
   return impl_->read([&] {
     Progress progress;
@@ -43,19 +26,6 @@ Progress Registry::progress(std::int64_t run) const {
     if (use.bind(run).step())
       progress = {use.integer(0), use.integer(1), use.real_or_null(2), use.real_or_null(3), use.real(4)};
     return progress;
-  });
-}
-
-std::vector<MetricPoint> Registry::metrics(std::int64_t run, const std::optional<std::string>& key) const {
-  return impl_->read([&] {
-    std::vector<MetricPoint> points;
-    Use use(impl_->statement("SELECT step, name, value FROM metrics JOIN metric_keys ON id = key "
-                             "WHERE run = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY step, name"));
-    use.bind(run, key);
-    while (use.step())
-      points.push_back({use.integer(0), use.text(1),
-                        use.null(2) ? std::numeric_limits<double>::quiet_NaN() : use.real(2)});
-    return points;
   });
 }
 
@@ -111,7 +81,7 @@ std::vector<Evaluation> Registry::evaluations(std::int64_t run, bool with_outcom
 }
 
 void Registry::put_event(const Event& event) {
-  impl_->write([&] {
+  impl_->write_row([&] {
     Use use(impl_->statement("INSERT INTO events(run, time, step, kind, message, data) "
                              "VALUES (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"));
     use.bind(event.run, event.time, event.step, event.kind, event.message, event.data_json).run();
@@ -154,7 +124,7 @@ std::int64_t Registry::ingested_bytes(std::int64_t run, const std::string& file)
 }
 
 void Registry::set_ingested_bytes(std::int64_t run, const std::string& file, std::int64_t bytes) {
-  impl_->write([&] {
+  impl_->write_row([&] {
     Use use(impl_->statement("INSERT INTO ingested(run, file, bytes) VALUES (?1, ?2, ?3) "
                              "ON CONFLICT DO UPDATE SET bytes = excluded.bytes"));
     use.bind(run, file, bytes).run();

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace assay::registry {
@@ -98,7 +99,7 @@ struct Progress {                      // of one run, kept current by ingest
 struct MetricPoint {
   std::int64_t step;
   std::string key;
-  double value;                        // NaN and infinities come back as they were; -0.0 comes back as 0.0
+  double value;                        // comes back bit for bit
 };
 
 struct Attempt {
@@ -202,7 +203,13 @@ class Registry {
   // were read) is taken out. Its files are kept, attempts/N in the run's folder.
   void forget_progress(std::int64_t run);
 
-  // Ingest. Replaying the same rows is harmless.
+  // Ingest. Replaying the same rows is harmless. A metric's number is its name's for ever, unless the batch it was given
+  // out in is rolled back.
+  std::int64_t metric_key(const std::string& name);
+  // The metrics of one step, by number: those of a number that is there already are replaced, others are kept. `values` are
+  // sorted; of a number that comes twice the last counts. Cost: one row.
+  void put_metric_line(std::int64_t run, std::int64_t step, std::vector<std::pair<std::int64_t, double>>& values);
+  void put_progress(std::int64_t run, const Progress& progress);
   void put_metrics(std::int64_t run, const std::vector<MetricPoint>& points, const Progress& progress);
   // Replaces the one of the same step and quant. Throws std::invalid_argument on an outcome word it does not know.
   void put_evaluation(std::int64_t run, const Evaluation& evaluation);
@@ -216,6 +223,10 @@ class Registry {
   Progress progress(std::int64_t run) const;
   // By step, then key.
   std::vector<MetricPoint> metrics(std::int64_t run, const std::optional<std::string>& key = {}) const;
+  std::vector<MetricPoint> metrics_since(std::int64_t run, std::int64_t first_step) const;
+  std::vector<std::string> metric_names(std::int64_t run) const;   // sorted
+  // Of the last step that has it. Cost: the steps after that one.
+  std::optional<double> last_value(std::int64_t run, const std::string& key) const;
   std::vector<Evaluation> evaluations(std::int64_t run, bool with_outcomes) const;
   std::vector<Event> events(std::int64_t run) const;      // by time; run 0: those of no run
   std::vector<Attempt> attempts(std::int64_t run) const;

@@ -85,7 +85,7 @@ std::map<std::string, int> Registry::groups() const {
 
 void Registry::forget_progress(std::int64_t run) {
   impl_->write([&] {
-    for (const char* sql : {"DELETE FROM metrics WHERE run = ?1", "DELETE FROM evaluations WHERE run = ?1",
+    for (const char* sql : {"DELETE FROM metric_lines WHERE run = ?1", "DELETE FROM evaluations WHERE run = ?1",
                             "DELETE FROM events WHERE run = ?1", "DELETE FROM progress WHERE run = ?1",
                             "DELETE FROM ingested WHERE run = ?1"}) {
       Use use(impl_->statement(sql));

@@ -89,6 +89,7 @@ void use_wal(SQLite::Database& database, const fs::path& file) {
 }
 
 void configure(SQLite::Database& database) {
+  add_functions(database.getHandle());
   database.exec("PRAGMA foreign_keys = ON");
   database.exec("PRAGMA synchronous = FULL");
 }

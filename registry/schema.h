@@ -36,6 +36,9 @@ SQLite::Database open_checked(const std::filesystem::path& file, bool writable, 
 // Before that it copies the file to FILE.schema-N.backup (N: the version it had). Returns the version found.
 int migrate(SQLite::Database& database, const std::filesystem::path& file, const std::vector<Migration>& steps);
 
+// What migrations may call beside SQLite's own functions: pack_points(key, value), an aggregate (metrics.cpp).
+void add_functions(sqlite3* database);
+
 // Name of the network file system with this statfs(2) f_type, if WAL's shared memory does not work across its clients.
 std::optional<std::string> network_file_system(long f_type);
 

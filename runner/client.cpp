@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
 #include "runner/daemon.h"
 #include "runner/errors.h"
 #include "runner/protocol.h"
+#include "support/fault_point.h"
 
 namespace assay::runner {
 namespace {
@@ -59,6 +61,9 @@ std::string read_report(int fd, milliseconds patience) {
 
 // Starts a daemon and waits until it, or one that was faster, is ready.
 void start_daemon(const Paths& paths) {
+  if (std::getenv("ASSAY_RUN_DIR") != nullptr)
+    throw UserError(kDaemon, "daemon: none runs, and one that is started from inside of a run would end with that run; "
+                             "type `assay daemon status` outside of it first, or any other command");
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw UserError(kFault, std::string("pipe: ") + std::strerror(errno));
   Fd read_end(ends[0]), write_end(ends[1]);
@@ -135,6 +140,7 @@ json Client::request(const std::string& op, json arguments) {
     if (n < 0) throw gone;
     sent += static_cast<std::size_t>(n);
   }
+  support::fault_point("client: has asked");
   const auto deadline = Clock::now() + kReplyPatience;
   for (;;) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());

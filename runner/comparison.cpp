@@ -71,9 +71,7 @@ report::RunResult run_result(const Registry& registry, const RunRow& row, const 
   }
   // Of the last training step; an evaluation's own line carries none of these.
   const auto last_value = [&](const char* key) -> std::optional<double> {
-    const std::vector<registry::MetricPoint> points = registry.metrics(row.number, key);
-    if (points.empty()) return std::nullopt;
-    return points.back().value;
+    return registry.last_value(row.number, key);
   };
   const auto count = [&](const char* key) -> std::optional<std::int64_t> {
     const auto value = last_value(key);

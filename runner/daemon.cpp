@@ -4,6 +4,8 @@
 #include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <asio/io_context.hpp>
@@ -13,9 +15,11 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "registry/build.h"
 #include "registry/registry.h"
 #include "runner/care.h"
 #include "runner/errors.h"
@@ -47,14 +51,16 @@ FileLock take_lock(const Paths& paths) {
       continue;
     }
     const auto other = read_daemon_record(paths);
-    throw UserError(kDaemon, "daemon: another one" + (other ? " (pid " + std::to_string(other->pid) + ")" : "") +
+    throw UserError(kDaemon, "daemon: another one" + (other ? " (pid " + std::to_string(other->process.pid) + ")" : "") +
                                  " already runs on " + paths.data.string() +
                                  "; type `assay daemon status` to see it, `assay daemon stop` to end it");
   }
 }
 
 void write_record(const FileLock& lock, const Paths& paths) {
-  const std::string text = json{{"pid", ::getpid()}, {"socket", paths.socket.string()}, {"log", paths.log().string()}}
+  const Identity self = identify(::getpid()).value();
+  const std::string text = json{{"pid", self.pid}, {"start_time", self.start_time}, {"boot_id", self.boot_id},
+                                {"socket", paths.socket.string()}, {"log", paths.log().string()}}
                                .dump() + "\n";
   if (::ftruncate(lock.fd(), 0) != 0 || ::pwrite(lock.fd(), text.data(), text.size(), 0) < 0)
     throw std::runtime_error(paths.lock().string() + ": " + std::strerror(errno));
@@ -73,6 +79,14 @@ std::shared_ptr<spdlog::logger> open_log(const Paths& paths, bool foreground) {
   log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   log->flush_on(spdlog::level::info);
   return log;
+}
+
+// What somebody calls himself goes into the log, the record and onto screens.
+std::string one_line(std::string text) {
+  if (text.size() > 200) text.resize(200);
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  return text;
 }
 
 class Daemon {
@@ -126,7 +140,7 @@ class Daemon {
           if (!groups.contains(name)) groups[name] = {{"limit", nullptr}};
           groups[name]["running"] = running;
         }
-        return {{"ok", true},
+        json reply = {{"ok", true},
                 {"pid", ::getpid()},
                 {"slots", queue.machine.cores},
                 {"used", queue.cores_used},
@@ -142,11 +156,13 @@ class Daemon {
                 {"started", started_},
                 {"data", paths_.data.string()},
                 {"log", paths_.log().string()}};
+        if (request.value("details", false)) add_details(reply);
+        return reply;
       }
       if (op == "submit") return {{"ok", true}, {"numbers", fleet_.submit(submission_from_json(request))}};
       if (op == "kill") {
         fleet_.kill(request.at("numbers").get<std::vector<std::int64_t>>(),
-                    {request.at("by").get<std::string>(), request.at("grace").get<double>()});
+                    {one_line(request.at("by").get<std::string>()), request.at("grace").get<double>()});
         return {{"ok", true}};
       }
       if (op == "record") {
@@ -161,7 +177,7 @@ class Daemon {
       }
       const auto numbers = [&] { return request.at("numbers").get<std::vector<std::int64_t>>(); };
       if (op == "pause") {
-        fleet_.pause(numbers(), request.at("checkpoint").get<bool>(), request.at("by").get<std::string>());
+        fleet_.pause(numbers(), request.at("checkpoint").get<bool>(), one_line(request.at("by").get<std::string>()));
         return {{"ok", true}};
       }
       if (op == "resume") {
@@ -184,8 +200,15 @@ class Daemon {
         return {{"ok", true}};
       }
       if (op == "stop") {
-        log_->info("is asked to stop; runs go on");
-        asio::post(io_, [this] { io_.stop(); });  // the reply is written at once, before that
+        const auto stop = [this] { io_.stop(); };
+        if (request.value("kill", false)) {
+          log_->info("is asked to end all runs and to stop");
+          const KillRequest kill{one_line(request.value("by", "`assay daemon stop --kill`")), request.value("grace", 10.0)};
+          fleet_.drain(kill, stop);
+        } else {
+          log_->info("is asked to stop; runs go on");
+          asio::post(io_, stop);  // the reply is written at once, before that
+        }
         return {{"ok", true}};
       }
       return failure("daemon: it does not know the request '" + op + "'", kUsage);
@@ -200,6 +223,32 @@ class Daemon {
       log_->error("{}", error.what());
       return failure(std::string(error.what()) + "; nothing was changed", kFault);
     }
+  }
+
+  // What only `assay daemon status` asks for.
+  void add_details(json& reply) const {
+    reply["commit"] = registry::build_facts().commit;
+    reply["protocol"] = kProtocol;
+    reply["socket"] = paths_.socket.string();
+    std::error_code error;
+    const fs::path program = fs::read_symlink("/proc/self/exe", error);
+    reply["program"] = program.string();
+    struct stat running {}, now {};
+    reply["program_replaced"] = ::stat("/proc/self/exe", &running) != 0 || ::stat(program.c_str(), &now) != 0 ||
+                                running.st_ino != now.st_ino || running.st_dev != now.st_dev;
+    std::uintmax_t bytes = 0;
+    for (const char* suffix : {"", "-wal"})
+      if (const auto size = fs::file_size(paths_.registry().string() + suffix, error); !error) bytes += size;
+    reply["registry_bytes"] = bytes;
+    if (const auto space = fs::space(paths_.data, error); !error) reply["disk_free_bytes"] = space.available;
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    reply["cpu_seconds"] = static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                           static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+    std::ifstream memory("/proc/self/statm");
+    std::int64_t pages = 0, resident = 0;
+    memory >> pages >> resident;
+    reply["memory_bytes"] = resident * ::sysconf(_SC_PAGESIZE);
   }
 
   Paths paths_;
@@ -219,7 +268,49 @@ std::optional<DaemonRecord> read_daemon_record(const Paths& paths) {
   if (!fs::exists(paths.lock(), error)) return std::nullopt;
   const json record = json::parse(support::read_file(paths.lock()), nullptr, false);
   if (!record.is_object()) return std::nullopt;  // not written yet
-  return DaemonRecord{record.value("pid", 0), record.value("socket", ""), record.value("log", "")};
+  return DaemonRecord{{record.value("boot_id", ""), record.value("pid", 0), record.value("start_time", std::uint64_t{0})},
+                      record.value("socket", ""), record.value("log", "")};
+}
+
+std::string systemd_unit(const Paths& paths) {
+  const auto quoted = [](const std::string& text) {  // systemd.syntax(7), systemd.service(5): its own escapes
+    std::string out = "\"";
+    for (const char c : text) {
+      if (c == '"' || c == '\\') out += '\\';
+      if (c == '%' || c == '$') out += c;
+      out += c;
+    }
+    return out + '"';
+  };
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  std::string unit =
+      "[Unit]\n"
+      "Description=assay: queue and records of training runs\n"
+      "Documentation=man:assay(1)\n"
+      "\n"
+      "[Service]\n"
+      "Type=exec\n"
+      "ExecStart=" + quoted(program.string()) + " daemon\n";
+  for (const char* name : {"ASSAY_HOME", "ASSAY_SLOTS", "ASSAY_EXPERIMENTS", "ASSAY_TRAIN", "XDG_DATA_HOME", "XDG_STATE_HOME"})
+    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') {
+      std::string entry = quoted(std::string(name) + "=" + value);
+      for (std::size_t at = 0; (at = entry.find("$$", at)) != std::string::npos; ++at) entry.erase(at, 1);  // no $ there
+      unit += "Environment=" + entry + "\n";
+    }
+  unit += "# A stop ends the daemon alone: runs go on under their supervisors, and the next start takes them up.\n"
+          "KillMode=process\n"
+          "# A trainer that the kernel kills for want of memory is one failed run, not the end of the unit.\n"
+          "OOMPolicy=continue\n"
+          "TasksMax=infinity\n"
+          "Restart=on-failure\n"
+          "# 7: another daemon has the data folder.\n"
+          "RestartPreventExitStatus=2 7\n"
+          "\n"
+          "[Install]\n"
+          "WantedBy=default.target\n";
+  static_cast<void>(paths);
+  return unit;
 }
 
 void run_daemon(const Paths& paths, const DaemonOptions& options) {

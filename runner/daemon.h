@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runner/paths.h"
+#include "runner/process.h"
 
 namespace assay::runner {
 
@@ -23,9 +24,12 @@ void run_daemon(const Paths& paths, const DaemonOptions& options);
 
 // What a daemon says of itself in its lock file.
 struct DaemonRecord {
-  int pid = 0;
+  Identity process;
   std::string socket, log;
 };
 std::optional<DaemonRecord> read_daemon_record(const Paths& paths);
+
+// A systemd user unit that runs the daemon with these paths and this very program.
+std::string systemd_unit(const Paths& paths);
 
 }  // namespace assay::runner

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -37,9 +38,9 @@ class ScratchFolder {
   fs::path folder_;
 };
 
-DoctorResult collect(const fs::path& folder, int status) {
+DoctorResult collect(const fs::path& folder, const TrainerEnd& end) {
   DoctorResult result;
-  result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  result.exit_code = end.exited ? end.status : 128 + end.status;
   const std::string out = fs::exists(folder / "stdout.log") ? support::read_file(folder / "stdout.log") : "";
   if (json::accept(out)) {
     result.json = out;
@@ -59,7 +60,7 @@ std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<Doct
   const ScratchFolder scratch(paths.state / ("doctor-" + std::to_string(::getpid())));
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 
-  std::map<pid_t, std::size_t> running;
+  std::map<pid_t, std::pair<TrainerProcess, std::size_t>> running;  // by their inits
   std::size_t next = 0;
   int used = 0;
   const auto needs = [&](std::size_t job) { return std::clamp(jobs[job].threads, 1, cores); };
@@ -76,16 +77,18 @@ std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<Doct
       plan.stdout_file = folder / "stdout.log";
       plan.stderr_file = folder / "stderr.log";
       used += needs(next);
-      running.emplace(launch(plan), next);
+      TrainerProcess doctor = TrainerProcess::start(plan);
+      const pid_t init = doctor.init();
+      running.emplace(init, std::pair(std::move(doctor), next));
       ++next;
     }
-    int status = 0;
-    const pid_t pid = ::waitpid(-1, &status, 0);
+    const pid_t pid = ::waitpid(-1, nullptr, 0);
     if (pid < 0 && errno == EINTR) continue;
     const auto ended = running.find(pid);
     if (ended == running.end()) continue;
-    const std::size_t job = ended->second;
-    results[job] = collect(scratch.path() / std::to_string(job), status);
+    const std::size_t job = ended->second.second;
+    results[job] = collect(scratch.path() / std::to_string(job),
+                           ended->second.first.ended().value_or(TrainerEnd{false, SIGKILL, 0}));
     used -= needs(job);
     running.erase(ended);
   }

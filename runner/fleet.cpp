@@ -16,6 +16,7 @@
 #include "runner/ingest.h"
 #include "runner/process.h"
 #include "runner/records.h"
+#include "support/fault_point.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -25,13 +26,19 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using registry::StateKind;
 
-constexpr auto kIngestEvery = std::chrono::milliseconds(100);
 constexpr auto kDiskEvery = std::chrono::seconds(5);   // while it is nearly full
 
 std::string gibibytes(double bytes) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f GiB", bytes / (1 << 30));
   return text;
+}
+
+// The same series is submitted again and again; two waits for the disk a file are not.
+void write_if_changed(const fs::path& file, const std::string& bytes) {
+  std::error_code error;
+  if (fs::file_size(file, error) == bytes.size() && !error && support::read_file(file) == bytes) return;
+  support::write_file_atomically(file, bytes);
 }
 
 }  // namespace
@@ -169,14 +176,25 @@ void Fleet::restore() {
 }
 
 std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
-  for (const SubmittedRun& submitted : submission.runs)
-    refuse_what_never_fits(submission.series.id + "/" + submitted.run.run, json::parse(submitted.run.config_json));
+  if (submission.runs.empty()) throw std::invalid_argument("the submission holds no run");
+  for (const SubmittedRun& submitted : submission.runs) {
+    const json config = json::parse(submitted.run.config_json);
+    // What will be asked of it once it is recorded: a message that lacks it is refused whole.
+    config.at("train").at("threads").get<int>();
+    config.at("train").at("steps").get<std::int64_t>();
+    config.at("trainer").at("kind").get<std::string>();
+    refuse_what_never_fits(submission.series.id + "/" + submitted.run.run, config);
+  }
+  if (!is_plain_name(submission.series.id))
+    throw std::invalid_argument("a series cannot have the id '" + submission.series.id.substr(0, 80) + "'");
   const fs::path series_folder = paths_.series() / submission.series.id;
   fs::create_directories(series_folder);
   // Every record is first a file: the registry can be rebuilt from these and the run folders.
-  support::write_file_atomically(series_folder / "series.json", submission.series.json + "\n");
-  for (const FrozenFile& file : submission.files)
-    if (file.name != "dirty.diff") support::write_file_atomically(series_folder / file.name, file.bytes);
+  write_if_changed(series_folder / "series.json", submission.series.json + "\n");
+  for (const FrozenFile& file : submission.files) {
+    if (!is_plain_name(file.name)) throw std::invalid_argument("a file cannot have the name '" + file.name.substr(0, 80) + "'");
+    if (file.name != "dirty.diff") write_if_changed(series_folder / file.name, file.bytes);
+  }
   registry_.put_series(submission.series);
   record_series_file(paths_, registry_, submission.series, unix_now());
 
@@ -185,12 +203,14 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   std::vector<fs::path> made;
   std::vector<std::int64_t> numbers;
   try {
-    numbers = registry_.add_runs(runs, [&](std::int64_t number, const registry::NewRun& run) {
-      std::vector<FrozenFile> files = submission.files;
-      const SubmittedRun& submitted = submission.runs.at(made.size());  // asked for in their order
-      if (!submitted.doctor_json.empty()) files.push_back({"doctor.json", submitted.doctor_json});
-      made.push_back(create_run_folder(paths_.runs(), number, run, files));
-      return made.back().string();
+    registry_.batch([&] {
+      numbers = registry_.add_runs(runs, [&](std::int64_t number, const registry::NewRun& run) {
+        std::vector<FrozenFile> files = submission.files;
+        const SubmittedRun& submitted = submission.runs.at(made.size());  // asked for in their order
+        if (!submitted.doctor_json.empty()) files.push_back({"doctor.json", submitted.doctor_json});
+        made.push_back(create_run_folder(paths_.runs(), number, run, files));
+        return made.back().string();
+      });
     });
   } catch (...) {
     std::error_code ignored;
@@ -275,7 +295,7 @@ void Fleet::apply_one(const Action& action) {
   const auto ended = [&](std::int64_t number) { return states_.count(number) == 0; };
   const double now = unix_now();
   if (const auto* begin = std::get_if<action::Start>(&action)) {
-    if (!ended(begin->number)) start(*begin);
+    if (!ended(begin->number) && !drained_) start(*begin);
   } else if (const auto* block = std::get_if<action::Block>(&action)) {
     if (!ended(block->number))
       move(block->number, {StateKind::blocked, {}, {}, "run " + std::to_string(block->on)}, now);
@@ -316,6 +336,7 @@ void Fleet::start(const action::Start& decided) {
   // Recorded first: after a crash right here the run is found starting, and started by the next daemon.
   move(row->number, {StateKind::starting, {}, {}, ""}, unix_now());
   live_[row->number] = live;
+  support::fault_point("daemon: start recorded");
   ++attempt.row.attempt;
   attempt.row.state.kind = StateKind::starting;
   decided_[&live->executor].push_back(std::move(attempt));
@@ -381,6 +402,7 @@ void Fleet::ended(std::int64_t number, const Ending& ending, double when) {
   if (retry) happened(event::Retry{number, *retry > 0 ? unix_now() + *retry : 0, row->held});
   else happened(event::Ended{number, state.kind == StateKind::succeeded});
   look_at_disk();
+  if (drained_ && live_.empty()) asio::post(io_, drained_);
 }
 
 // The attempt's end and the run's return to the queue, in one transaction.
@@ -399,23 +421,50 @@ void Fleet::again(std::int64_t number, const registry::State& ended, double when
   changed_(number);
 }
 
+void Fleet::drain(const KillRequest& request, std::function<void()> done) {
+  drained_ = std::move(done);
+  std::vector<std::int64_t> numbers;
+  for (const auto& [number, live] : live_) numbers.push_back(number);
+  if (numbers.empty()) asio::post(io_, drained_);
+  kill(numbers, request);
+}
+
 void Fleet::schedule_ingest() {
   if (ingesting_ || live_.empty()) return;
   ingesting_ = true;
-  ingest_timer_->expires_after(kIngestEvery);
+  // Often enough that a point shows within a tenth of a second; with many runs less often, as each round has its price.
+  ingest_timer_->expires_after(std::chrono::milliseconds(std::min<std::size_t>(30 + live_.size(), 90)));
   ingest_timer_->async_wait([this](const asio::error_code& error) {
     ingesting_ = false;
     if (error) return;
-    const auto runs = live_;
-    for (const auto& [number, live] : runs) {
-      try {
-        if (live->ingest.poll()) changed_(number);
-      } catch (const std::exception& fault) {
-        log_->error("run {}: reading its folder: {}", number, fault.what());  // tried again at the next turn
-      }
-    }
+    ingest_all();
     schedule_ingest();
   });
+}
+
+// One transaction, and one durable write, for all runs.
+void Fleet::ingest_all() {
+  std::map<std::int64_t, std::shared_ptr<Live>> fresh;
+  std::vector<std::int64_t> changed;
+  for (const auto& [number, live] : live_)
+    if (live->ingest.anything_new()) fresh.emplace(number, live);
+  if (fresh.empty()) return;
+  try {
+    registry_.batch([&] {
+      for (const auto& [number, live] : fresh) {
+        try {
+          if (live->ingest.poll()) changed.push_back(number);
+        } catch (const std::exception& fault) {
+          log_->error("run {}: reading its folder: {}", number, fault.what());  // tried again at the next turn
+        }
+      }
+    });
+  } catch (const std::exception& fault) {
+    log_->error("reading run folders: {}", fault.what());
+    for (const auto& [number, live] : fresh) live->ingest.forget();
+    return;
+  }
+  for (const std::int64_t number : changed) changed_(number);
 }
 
 }  // namespace assay::runner

@@ -58,6 +58,9 @@ class Fleet : private Executor::Listener {
   std::uintmax_t clean(const std::vector<std::int64_t>& numbers, bool checkpoints);
   void set_group(const std::string& name, std::optional<int> limit);
 
+  // Starts nothing any more, ends what runs, and calls `done` when nothing does. What waits goes on waiting.
+  void drain(const KillRequest& request, std::function<void()> done);
+
   const Queue& queue() const { return queue_; }
   std::size_t active() const { return live_.size(); }
   std::map<std::int64_t, std::string> waits() const;
@@ -81,6 +84,7 @@ class Fleet : private Executor::Listener {
   void move(std::int64_t number, const registry::State& next, double now);
   void again(std::int64_t number, const registry::State& ended, double when, double delay);
   void schedule_ingest();
+  void ingest_all();
   Executor& executor_of(const nlohmann::json& config) const;
   Job job_of(const registry::RunRow& row) const;
   Job job_of(std::int64_t number, const nlohmann::json& config, const std::string& series, const std::string& group) const;
@@ -106,6 +110,7 @@ class Fleet : private Executor::Listener {
   std::deque<Action> undone_;                             // decided, not yet carried out
   std::map<Executor*, std::vector<Attempt>> decided_;     // recorded as starting, not yet handed over
   bool applying_ = false;
+  std::function<void()> drained_;                         // set once nothing is to be started any more
 };
 
 }  // namespace assay::runner

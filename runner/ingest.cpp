@@ -7,14 +7,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cmath>
 #include <cstring>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 
 #include "runner/process.h"
+#include "support/fault_point.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -24,6 +23,10 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::int64_t kPiece = 1 << 20;     // bytes read at once; also the longest line taken
+constexpr int kPiecesAtOnce = 16;            // of one file, before other runs have their turn
+constexpr std::size_t kLongestKind = 100, kLongestData = 64 << 10;   // bytes, of an event
+constexpr std::int64_t kLargestEvaluation = 256 << 20;
+constexpr int kDeepest = 64;                 // nesting of JSON that is taken
 constexpr int kBadLinesTold = 20;            // per file; a log that is all rubbish must not fill the registry
 constexpr std::size_t kLongestMessage = 2000;
 constexpr std::int64_t kLargestDocument = 64 << 20;
@@ -33,16 +36,17 @@ std::string cut(std::string text, std::size_t limit) {
   return text;
 }
 
-double number(const json& value) {
-  if (value.is_number()) return value.get<double>();
-  if (value.is_string()) {
-    const auto& word = value.get_ref<const std::string&>();
-    if (word == "nan") return std::numeric_limits<double>::quiet_NaN();
-    if (word == "inf") return std::numeric_limits<double>::infinity();
-    if (word == "-inf") return -std::numeric_limits<double>::infinity();
-  }
-  throw std::invalid_argument("a metric is neither a number nor \"nan\", \"inf\" or \"-inf\": " +
-                              cut(value.dump(-1, ' ', false, json::error_handler_t::replace), 80));
+// What a line that was cut off is: no whole JSON.
+struct Torn : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Writing JSON out again goes as deep as it is nested, and a hostile line can be nested a million times.
+json parse_bounded(const std::string& text) {
+  return json::parse(text, [](int depth, json::parse_event_t, json&) {
+    if (depth > kDeepest) throw std::invalid_argument("it is nested too deeply");
+    return true;
+  });
 }
 
 // Bytes [offset, offset + kPiece) of a file, as far as they are there.
@@ -72,10 +76,12 @@ std::int64_t size_of(const fs::path& file) {
 
 Ingest::Ingest(registry::Registry& registry, std::int64_t run, fs::path folder, std::int64_t planned_steps)
     : registry_(registry), run_(run), folder_(std::move(folder)), planned_steps_(planned_steps) {
-  restore();
+  forget();
 }
 
-void Ingest::restore() {
+void Ingest::forget() {
+  offsets_.clear();
+  keys_.clear();
   progress_ = registry_.progress(run_);
   if (progress_.total_steps < 0) progress_.total_steps = planned_steps_;
   finished_ = false;
@@ -84,6 +90,14 @@ void Ingest::restore() {
     if (event.kind == "finding") finding_ = event.message;
   }
   evaluations_seen_ = {};
+  unread_ = true;
+}
+
+bool Ingest::anything_new() {
+  if (unread_ || ++looks_ % 10 == 0) return true;
+  for (const char* file : {"metrics.jsonl", "events.jsonl"})
+    if (const auto found = offsets_.find(file); found == offsets_.end() || size_of(folder_ / file) > found->second) return true;
+  return false;
 }
 
 bool Ingest::poll() { return poll_all(false); }
@@ -96,14 +110,13 @@ bool Ingest::poll_all(bool last) {
     registry_.batch([&] {  // one durable write for all that is new
       changed |= poll_document("quant-report.json", "quant-report");
       changed |= poll_document("doctor.json", "doctor");
+      unread_ = false;
       changed |= poll_lines("metrics.jsonl", last);
       changed |= poll_lines("events.jsonl", last);
       changed |= poll_evaluations(last);
     });
   } catch (...) {
-    // Rolled back: what is kept here must not run ahead of the registry.
-    offsets_.clear();
-    restore();
+    forget();  // rolled back: what is kept here must not run ahead of the registry
     throw;
   }
   return changed;
@@ -118,68 +131,84 @@ std::int64_t& Ingest::offset(const std::string& file) {
 bool Ingest::poll_lines(const std::string& file, bool last) {
   const fs::path path = folder_ / file;
   bool changed = false;
-  for (;;) {
+  for (int pieces = 0;; ++pieces) {
     std::int64_t& at = offset(file);
     if (size_of(path) <= at) return changed;
+    if (pieces == kPiecesAtOnce && !last) {  // others want their turn, too
+      unread_ = true;
+      return changed;
+    }
     const std::string piece = read_piece(path, at);
-    std::vector<registry::MetricPoint> points;
     const std::int64_t begin = at;
     std::size_t used = 0;
-    const auto take = [&](const std::string& line, bool may_be_torn) {
-      if (line.find_first_not_of(" \t\r") == std::string::npos) return;
+    const auto take = [&](std::string_view line, bool may_be_torn) {
+      if (line.find_first_not_of(" \t\r") == std::string_view::npos) return;
       try {
-        if (file == "events.jsonl") take_event(line);
-        else take_metrics(line, points);
+        if (file == "events.jsonl") take_event(std::string(line));
+        else take_metrics(line);
       } catch (const json::exception& error) {
         if (!may_be_torn) bad_line(file, begin + static_cast<std::int64_t>(used), error.what());
       } catch (const std::invalid_argument& error) {
         bad_line(file, begin + static_cast<std::int64_t>(used), error.what());
+      } catch (const Torn& error) {
+        if (!may_be_torn) bad_line(file, begin + static_cast<std::int64_t>(used), error.what());
       }
     };
     for (std::size_t end; (end = piece.find('\n', used)) != std::string::npos; used = end + 1)
-      take(piece.substr(used, end - used), false);
+      take(std::string_view(piece).substr(used, end - used), false);
     if (used == 0 && static_cast<std::int64_t>(piece.size()) == kPiece) {
       bad_line(file, begin, "the line is longer than " + std::to_string(kPiece) + " bytes");
       used = piece.size();  // the rest of it will be told of as well, or pass as a line of its own
     } else if (last && used < piece.size() && begin + static_cast<std::int64_t>(piece.size()) >= size_of(path)) {
-      take(piece.substr(used), true);
+      take(std::string_view(piece).substr(used), true);
       used = piece.size();
     }
     if (used == 0) return changed;
-    if (!points.empty() || file == "events.jsonl") registry_.put_metrics(run_, points, progress_);
+    registry_.put_progress(run_, progress_);
+    support::fault_point("ingest: piece taken in");
     registry_.set_ingested_bytes(run_, file, begin + static_cast<std::int64_t>(used));
     at = begin + static_cast<std::int64_t>(used);
     changed = true;
   }
 }
 
-void Ingest::take_metrics(const std::string& line, std::vector<registry::MetricPoint>& points) {
-  const json object = json::parse(line);
-  const auto step = object.at("step").get<std::int64_t>();
-  const json& metrics = object.at("metrics");
-  if (step < 0 || !metrics.is_object()) throw std::invalid_argument("\"step\" is negative or \"metrics\" no object");
-  std::vector<registry::MetricPoint> found;
-  for (const auto& [key, value] : metrics.items()) found.push_back({step, key, number(value)});
-  for (const registry::MetricPoint& point : found) {
-    if (point.key == "critic/score/mean") progress_.score = point.value;
-    if (point.key.rfind("val-core/", 0) == 0) progress_.accuracy = point.value;
+// The lines of a run mostly hold the same metrics in the same order: their numbers are found by position.
+std::int64_t Ingest::key_number(std::size_t position, const std::string& name) {
+  if (position < keys_.size() && keys_[position].first == name) return keys_[position].second;
+  if (position >= keys_.size()) keys_.resize(position + 1);
+  keys_[position] = {name, registry_.metric_key(name)};
+  return keys_[position].second;
+}
+
+void Ingest::take_metrics(std::string_view line) {
+  bool torn = false;
+  if (const std::string why = read_metrics_line(line, line_, torn); !why.empty()) {
+    if (torn) throw Torn(why);
+    throw std::invalid_argument(why);
   }
-  progress_.step = std::max(progress_.step, step);
-  const auto time = object.find("time");
-  progress_.last_time = time != object.end() && time->is_number() ? time->get<double>() : unix_now();
-  points.insert(points.end(), found.begin(), found.end());
+  values_.clear();
+  for (std::size_t i = 0; i < line_.count; ++i) {
+    const auto& [key, value] = line_.values[i];
+    values_.emplace_back(key_number(i, key), value);
+    if (key == "critic/score/mean") progress_.score = value;
+    if (key.rfind("val-core/", 0) == 0) progress_.accuracy = value;
+  }
+  progress_.step = std::max(progress_.step, line_.step);
+  progress_.last_time = line_.time ? *line_.time : unix_now();
+  if (!values_.empty()) registry_.put_metric_line(run_, line_.step, values_);
 }
 
 void Ingest::take_event(const std::string& line) {
-  const json object = json::parse(line);
+  const json object = parse_bounded(line);
   registry::Event event;
   event.run = run_;
-  event.kind = object.at("kind").get<std::string>();
+  event.kind = cut(object.at("kind").get<std::string>(), kLongestKind);
   event.time = object.value("time", 0.0);
   event.step = object.value("step", std::int64_t{-1});
   event.message = cut(object.value("message", ""), kLongestMessage);
   const json data = object.value("data", json::object());
   event.data_json = data.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (event.data_json.size() > kLongestData) throw std::invalid_argument("\"data\" is longer than 64 KiB");
   if (event.kind == "started" && data.contains("total_steps") && data.at("total_steps").is_number_integer())
     progress_.total_steps = data.at("total_steps").get<std::int64_t>();
   registry_.put_event(event);
@@ -251,6 +280,7 @@ bool Ingest::poll_evaluations(bool last) {
 }
 
 void Ingest::take_evaluation(const fs::path& summary) {
+  if (size_of(summary) > kLargestDocument) throw std::invalid_argument("it is larger than 64 MiB");
   const json object = json::parse(support::read_file(summary));
   registry::Evaluation evaluation;
   evaluation.step = object.at("step").get<std::int64_t>();
@@ -265,6 +295,8 @@ void Ingest::take_evaluation(const fs::path& summary) {
   fs::path problems = summary;
   problems.replace_extension(".jsonl");
   if (fs::exists(problems)) {
+    if (size_of(problems) > kLargestEvaluation)
+      throw std::invalid_argument("the file of outcomes beside it is larger than 256 MiB");
     const std::string text = support::read_file(problems);
     for (std::size_t begin = 0, end; begin < text.size(); begin = end + 1) {
       end = std::min(text.find('\n', begin), text.size());
@@ -286,7 +318,7 @@ void Ingest::take_evaluation(const fs::path& summary) {
   registry_.put_evaluation(run_, evaluation);
   if (evaluation.problems > 0) {
     progress_.accuracy = static_cast<double>(evaluation.correct) / static_cast<double>(evaluation.problems);
-    registry_.put_metrics(run_, {}, progress_);
+    registry_.put_progress(run_, progress_);
   }
 }
 

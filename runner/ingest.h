@@ -9,9 +9,12 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "registry/registry.h"
+#include "runner/metrics_line.h"
 
 namespace assay::runner {
 
@@ -20,8 +23,12 @@ class Ingest {
   // `planned_steps`: from the config; the total shown until the trainer says how many there will be.
   Ingest(registry::Registry& registry, std::int64_t run, std::filesystem::path folder, std::int64_t planned_steps);
 
-  // Takes in what is new; true when something was. A few stat calls when nothing is. Throws what the registry throws.
+  // Is there something new? Two stat calls; documents and evaluations are looked at every tenth time. Throws nothing.
+  bool anything_new();
+  // Takes in what is new, 16 MiB of lines at most; true when something was. Throws what the registry throws, and then
+  // begins again from what is in the registry, as it must after a rollback of a transaction around it: forget().
   bool poll();
+  void forget();
   // The same for the last time, after the run's end: a last line without its newline is taken if it is whole, and
   // left out without complaint if it is torn.
   bool finish();
@@ -35,8 +42,8 @@ class Ingest {
   bool poll_evaluations(bool last);
   bool poll_document(const std::string& file, const std::string& kind);
   bool poll_all(bool last);
-  void restore();                                     // this object's memory, from the registry
-  void take_metrics(const std::string& line, std::vector<registry::MetricPoint>& points);
+  std::int64_t key_number(std::size_t position, const std::string& name);
+  void take_metrics(std::string_view line);
   void take_event(const std::string& line);
   void take_evaluation(const std::filesystem::path& summary);
   void bad_line(const std::string& file, std::int64_t offset, const std::string& why);
@@ -52,6 +59,11 @@ class Ingest {
   std::map<std::string, std::int64_t> offsets_;       // as in the registry
   std::map<std::string, int> bad_lines_;              // told of, by file
   std::filesystem::file_time_type evaluations_seen_{};
+  int looks_ = 0;
+  bool unread_ = true;                                // the last poll() left something for the next
+  MetricsLine line_;
+  std::vector<std::pair<std::string, std::int64_t>> keys_;         // of the last line, by position
+  std::vector<std::pair<std::int64_t, double>> values_;
 };
 
 }  // namespace assay::runner

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -15,6 +16,7 @@
 #include <map>
 #include <sstream>
 #include <stdexcept>
+#include <string_view>
 
 #include "support/files.h"
 
@@ -116,6 +118,10 @@ void start_detached(const std::vector<std::string>& arguments, int log, int repo
   std::vector<std::string> copy = arguments;
   for (std::string& argument : copy) argv.push_back(argument.data());
   argv.push_back(nullptr);
+  std::vector<char*> envp;
+  for (char** entry = environ; *entry != nullptr; ++entry)
+    if (std::string_view(*entry).substr(0, 14) != "ASSAY_RUN_DIR=") envp.push_back(*entry);
+  envp.push_back(nullptr);
 
   const pid_t middle = ::fork();
   if (middle < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
@@ -137,7 +143,7 @@ void start_detached(const std::vector<std::string>& arguments, int log, int repo
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
     for (int signal = 1; signal < 32; ++signal) ::signal(signal, SIG_DFL);
-    ::execv("/proc/self/exe", argv.data());
+    ::execve("/proc/self/exe", argv.data(), envp.data());
     const char sentence[] = "error the program file cannot be executed\n";
     [[maybe_unused]] const auto n = ::write(3, sentence, sizeof sentence - 1);
     ::_exit(127);
@@ -169,18 +175,25 @@ std::vector<Identity> descendants() {
 }
 
 int end_by_environment(const std::string& entry) {
+  const std::string needle = '\0' + entry + '\0';
   int ended = 0;
-  const std::string needle = entry + '\0';
-  for (const pid_t pid : all_processes()) {
-    if (pid == ::getpid()) continue;
-    const Fd pidfd = pidfd_open(pid);
-    if (!pidfd) continue;
-    std::ifstream in("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
-    std::ostringstream text;
-    if (!in || !(text << in.rdbuf())) continue;
-    const std::string environment = '\0' + std::move(text).str();
-    if (environment.find('\0' + needle) == std::string::npos) continue;
-    if (signal_process(pidfd, SIGKILL)) ++ended;
+  // Until a look finds none: one may fork between the look and the signal.
+  for (int look = 0; look < 50; ++look) {
+    int found = 0;
+    for (const pid_t pid : all_processes()) {
+      if (pid == ::getpid()) continue;
+      const Fd pidfd = pidfd_open(pid);
+      if (!pidfd) continue;
+      std::ifstream in("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
+      std::ostringstream text;
+      if (!in || !(text << in.rdbuf())) continue;
+      if (('\0' + std::move(text).str()).find(needle) == std::string::npos) continue;
+      if (const auto stat = read_stat(pid); !stat || is_dead(stat->state)) continue;
+      if (signal_process(pidfd, SIGKILL)) ++found;
+    }
+    if (found == 0) break;
+    ended = std::max(ended, found);
+    ::usleep(10'000);
   }
   return ended;
 }

@@ -63,7 +63,8 @@ class FileLock {
 };
 
 // Starts this very program (also when its file was replaced meanwhile) with the given arguments, detached: double fork,
-// own session, no descriptor but stdin and stdout (/dev/null), stderr (`log`), and `report` as descriptor 3.
+// own session, no descriptor but stdin and stdout (/dev/null), stderr (`log`), and `report` as descriptor 3. Nothing of
+// the environment by which a run's processes are known (ASSAY_RUN_DIR) is passed on.
 // Throws std::runtime_error when the system has no process to give.
 void start_detached(const std::vector<std::string>& arguments, int log, int report);
 

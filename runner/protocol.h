@@ -22,7 +22,7 @@
 namespace assay::runner {
 
 constexpr int kProtocol = 1;
-constexpr std::size_t kLongestRequest = 256 << 20;  // bytes; a dirty diff travels in it
+constexpr std::size_t kLongestRequest = 64 << 20;   // bytes; a dirty diff (16 MiB at most) travels in it
 
 struct SubmittedRun {
   registry::NewRun run;

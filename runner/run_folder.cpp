@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "support/fault_point.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -58,6 +60,12 @@ std::optional<int> optional_int(const json& object, const char* key) {
 
 }  // namespace
 
+bool is_plain_name(const std::string& name) {
+  return !name.empty() && name.size() <= 200 && name[0] != '.' && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return c >= 0x20 && c != 0x7f && c != '/';
+  });
+}
+
 std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed) {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%06lld", static_cast<long long>(number));
@@ -66,6 +74,12 @@ std::string run_folder_name(std::int64_t number, const std::string& run, std::in
 
 fs::path create_run_folder(const fs::path& runs, std::int64_t number, const registry::NewRun& run,
                            const std::vector<FrozenFile>& files) {
+  std::vector<std::string> names{run.series, run.run};
+  for (const FrozenFile& file : files) names.push_back(file.name);
+  for (const std::string& name : names)
+    if (!is_plain_name(name))
+      throw std::invalid_argument("'" + name.substr(0, 80) + "' cannot be the name of a folder or file; use letters, digits, "
+                                                             "dots, dashes and underscores");
   const fs::path folder = runs / run.series / run_folder_name(number, run.run, run.seed);
   fs::create_directories(folder.parent_path());
   if (fs::exists(folder)) {
@@ -85,6 +99,7 @@ fs::path create_run_folder(const fs::path& runs, std::int64_t number, const regi
     write_frozen(folder / "code.json", run.code_json);
     write_frozen(folder / "environment.json", run.environment_json);
     write_frozen(folder / "inputs.json", run.inputs_json);
+    support::fault_point("submit: folder half filled");
     for (const FrozenFile& file : files) write_frozen(folder / file.name, file.bytes);
   } catch (...) {
     std::error_code ignored;
@@ -124,6 +139,7 @@ void write_supervisor(const fs::path& folder, const SupervisorRecord& record) {
   json document = to_json(record.supervisor);
   document["trainer_pid"] = record.trainer.pid;
   document["trainer_start_time"] = record.trainer.start_time;
+  document["isolation"] = record.isolation;
   support::write_file_atomically(folder / "supervisor.json", document.dump(2) + "\n");
 }
 
@@ -136,6 +152,7 @@ std::optional<SupervisorRecord> read_supervisor(const fs::path& folder) {
                          document->at("start_time").get<std::uint64_t>()};
     record.trainer = {record.supervisor.boot_id, document->at("trainer_pid").get<pid_t>(),
                       document->at("trainer_start_time").get<std::uint64_t>()};
+    record.isolation = document->value("isolation", "");
     return record;
   } catch (const json::exception& error) {
     throw std::runtime_error((folder / "supervisor.json").string() + ": " + error.what());
@@ -164,6 +181,12 @@ Condition inspect(const fs::path& folder) {
   // It may have said who it is, or even ended, since we looked.
   if (fs::exists(folder / "exit.json")) return Condition::ended;
   return fs::exists(folder / "supervisor.json") ? Condition::coming_up : Condition::never_started;
+}
+
+std::string lost_reason(const fs::path& folder) {
+  const auto supervisor = read_supervisor(folder);
+  return supervisor && supervisor->supervisor.boot_id != boot_id() ? "the machine was started anew while it ran"
+                                                                   : "its supervisor ended without a record";
 }
 
 registry::State final_state(const ExitRecord& record, bool finished, bool command_trainer) {

@@ -17,12 +17,16 @@ struct FrozenFile {
   std::string name, bytes;
 };
 
+// Can it be the name of a file or folder and nothing more: 1 to 200 bytes, no slash, no control character, no dot at its
+// head.
+bool is_plain_name(const std::string& name);
+
 // "000017-e13g-nvfp4-s1"
 std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed);
 
 // Makes RUNS/SERIES/NNNNNN-RUN-sSEED with all that is frozen before the start, each file read-only, and returns its
 // path. A folder of that name is never reused: one that a cut-off submission left behind (no supervisor has ever been in
-// it) is taken away, any other throws. `files` are further files: series.toml, base-*.toml, dirty.diff, doctor.json.
+// it) is taken away, any other throws, and so does a series, run or file whose name is not plain. `files` are further files: series.toml, base-*.toml, dirty.diff, doctor.json.
 std::filesystem::path create_run_folder(const std::filesystem::path& runs, std::int64_t number,
                                         const registry::NewRun& run, const std::vector<FrozenFile>& files);
 
@@ -40,6 +44,7 @@ std::optional<ExitRecord> read_exit(const std::filesystem::path& folder);
 // supervisor.json
 struct SupervisorRecord {
   Identity supervisor, trainer;  // trainer.pid is 0 until it has started
+  std::string isolation;         // trainer_process.h; empty until it has started
 };
 void write_supervisor(const std::filesystem::path& folder, const SupervisorRecord& record);
 std::optional<SupervisorRecord> read_supervisor(const std::filesystem::path& folder);
@@ -61,6 +66,9 @@ enum class Condition {
   lost,           // its supervisor is gone and left none
 };
 Condition inspect(const std::filesystem::path& folder);
+
+// Why a run is lost, in words: the machine was started anew since, or its supervisor was killed.
+std::string lost_reason(const std::filesystem::path& folder);
 
 // The state an exit record amounts to. `finished`: events.jsonl holds the event `finished` (for a trainer of kind
 // "command": at least one metrics line came). Success needs both it and exit code 0.

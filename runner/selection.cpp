@@ -92,9 +92,13 @@ std::optional<std::int64_t> as_number(const std::string& word) {
 }
 
 std::vector<RunRow> latest_of_series(const Registry& registry, const std::string& series) {
+  // First which, then their long texts: a series may have thousands of former runs.
   Registry::RunFilter filter;
   filter.series = series;
-  return latest_by_id(registry.runs(filter));
+  filter.texts = false;
+  std::vector<RunRow> rows = latest_by_id(registry.runs(filter));
+  for (RunRow& row : rows) row = registry.run(row.number).value();
+  return rows;
 }
 
 std::vector<RunRow> select_runs(const Registry& registry, const std::vector<std::string>& words) {

@@ -21,6 +21,14 @@ namespace assay::runner {
 using asio::local::stream_protocol;
 using nlohmann::json;
 
+namespace {
+
+constexpr std::size_t kMostSessions = 256;
+constexpr std::size_t kLongestBacklog = 64 << 20;   // bytes of replies that one client has not read
+constexpr std::size_t kKept = 1 << 20;              // bytes of a buffer that are kept for the next message
+
+}  // namespace
+
 struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   Impl(asio::io_context& io, Handler handle) : acceptor(io), handler(std::move(handle)) {}
   void accept();
@@ -36,12 +44,22 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
   void read() {
     asio::async_read_until(socket, asio::dynamic_buffer(in, kLongestRequest), '\n',
                            [self = shared_from_this()](const asio::error_code& error, std::size_t n) {
+                             if (error == asio::error::not_found) return self->refuse(
+                                 "daemon: the request is longer than " + std::to_string(kLongestRequest >> 20) + " MiB");
                              if (error) return self->close();
                              const std::string line = self->in.substr(0, n);
                              self->in.erase(0, n);
+                             if (self->in.capacity() > kKept) self->in.shrink_to_fit();
                              self->answer(line);
                              self->read();
                            });
+  }
+
+  // Says why, and hangs up.
+  void refuse(const std::string& sentence) {
+    std::string().swap(in);
+    leaving = true;
+    send(dump(failure(sentence, kUsage)) + "\n");
   }
 
   void answer(const std::string& line) {
@@ -51,8 +69,10 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
     const json request = json::parse(line, nullptr, false);
     if (!request.is_object() || !request.contains("op")) {
       reply = failure("daemon: the request is not a JSON object with an \"op\"", kUsage);
+    } else if (request.at("op") == "stop") {
+      reply = impl->handler(request);  // of any version: that is how one gets rid of the other
     } else if (!request.contains("protocol") || request.at("protocol") != kProtocol) {
-      reply = failure("daemon: it is of another version than this assay; type `assay daemon stop`, runs go on meanwhile",
+      reply = failure("daemon: it is of another version than this assay; type `assay daemon restart`, runs go on meanwhile",
                       kDaemon);
     } else if (request.at("op") == "watch") {
       watching = true;
@@ -78,6 +98,7 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
 
   void send(const std::string& text) {
     const bool idle = out.empty();
+    if (next.size() + text.size() > kLongestBacklog) return close();  // it asks and does not read
     next += text;
     if (idle) write();
   }
@@ -87,7 +108,9 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
     asio::async_write(socket, asio::buffer(out), [self = shared_from_this()](const asio::error_code& error, std::size_t) {
       self->out.clear();
       if (error) return self->close();
+      if (self->out.capacity() > kKept) self->out.shrink_to_fit();
       if (!self->next.empty()) self->write();
+      else if (self->leaving) self->close();
       else self->send_news();
     });
   }
@@ -101,7 +124,7 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
   stream_protocol::socket socket;
   std::weak_ptr<Impl> server;
   std::string in, out, next;     // read so far; being written; to be written after it
-  bool watching = false;
+  bool watching = false, leaving = false;
   std::set<std::int64_t> news;
 };
 
@@ -116,7 +139,10 @@ void Server::Impl::accept() {
       if (ours) {
         const auto session = std::make_shared<Session>(std::move(socket), self);
         self->sessions.insert(session);
-        session->read();
+        if (self->sessions.size() > kMostSessions)
+          session->refuse("daemon: " + std::to_string(kMostSessions) + " commands talk to it already; wait, and type it again");
+        else
+          session->read();
       }
     }
     self->accept();

@@ -27,6 +27,7 @@
 #include "runner/process.h"
 #include "runner/run_folder.h"
 #include "runner/trainer_process.h"
+#include "support/fault_point.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -39,7 +40,6 @@ using Seconds = std::chrono::duration<double>;
 constexpr double kForever = std::numeric_limits<double>::infinity();
 constexpr double kDefaultGrace = 10;   // SIGTERM to SIGKILL, when nobody said otherwise
 constexpr double kConsoleEvery = 0.2;  // between two looks at a console that metrics are read from
-constexpr double kLeftoverGrace = 2;   // the same for what a trainer that has ended left behind
 
 // Says one line to whoever started us, and lets go of the descriptor.
 class Reporter {
@@ -85,21 +85,34 @@ class Watchdog {
   Clock::time_point changed_;
 };
 
+// We are the subreaper: whatever of the run an init that was killed has left becomes our child in the end, and once there
+// is no child left, nothing of the run is.
+void end_orphans() {
+  for (;;) {
+    pid_t pid;
+    while ((pid = ::waitpid(-1, nullptr, WNOHANG)) > 0) {
+    }
+    if (pid < 0 && errno == ECHILD) return;
+    for (const Identity& identity : descendants()) signal_process(open_process(identity), SIGKILL);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
 class Supervision {
  public:
-  Supervision(fs::path folder, sigset_t signals) : folder_(std::move(folder)), signals_(signals) {}
+  Supervision(fs::path folder, sigset_t signals, TrainerProcess& trainer)
+      : folder_(std::move(folder)), signals_(signals), trainer_(trainer) {}
 
   // Everything between the trainer's start and the record of its end.
-  ExitRecord watch(pid_t trainer, double time_limit, double stall_timeout, double started, ConsoleTail* console) {
-    trainer_ = trainer;
+  ExitRecord watch(double time_limit, double stall_timeout, double started, ConsoleTail* console) {
     Clock::time_point begin = Clock::now();
     Watchdog watchdog(folder_ / "metrics.jsonl", stall_timeout);
     if (fs::exists(folder_ / "kill.json")) told_to_end();
-    while (!trainer_ended()) {
+    while (!init_ended()) {
       double wait = kForever;
       const bool paused = !ending() && fs::exists(folder_ / "pause.json");
       if (paused != paused_) {
-        ::kill(-trainer_, paused ? SIGSTOP : SIGCONT);
+        trainer_.signal_group(paused ? SIGSTOP : SIGCONT);
         if (paused) {
           paused_since_ = Clock::now();
         } else {
@@ -109,7 +122,7 @@ class Supervision {
         paused_ = paused;
       }
       if (console != nullptr && !paused_) look_at(*console, false);
-      if (!ending() && !paused_) {
+      if (!ending() && !paused_ && !trainer_.ended()) {
         const double left = time_limit > 0 ? time_limit - Seconds(Clock::now() - begin).count() : kForever;
         const double quiet = watchdog.remaining();
         if (left <= 0) {
@@ -120,26 +133,28 @@ class Supervision {
           wait = std::min(left, quiet);
         }
       }
-      if (ending()) wait = Seconds(deadline_ - Clock::now()).count();
-      if (ending() && wait <= 0) {
-        kill_everything();
-        wait = kForever;
+      if (ending()) {
+        wait = Seconds(deadline_ - Clock::now()).count();
+        if (wait <= 0) {
+          trainer_.kill_everything();
+          wait = 0.25;  // look again: one may have forked meanwhile
+        }
       }
       wait_for_signal(console != nullptr && !paused_ ? std::min(wait, kConsoleEvery) : wait);
     }
-    siginfo_t info{};
-    ::waitid(P_PID, static_cast<id_t>(trainer_), &info, WEXITED | WNOWAIT);
-    end_leftovers();
+    const auto end = trainer_.ended();
+    end_orphans();
     if (console != nullptr) look_at(*console, true);
 
     ExitRecord record;
     record.started = started;
-    record.ended = unix_now();
-    record.kind = !kind_.empty() ? kind_ : info.si_code == CLD_EXITED ? "exited" : "signalled";
-    if (info.si_code == CLD_EXITED) record.code = info.si_status;
-    else record.signal = info.si_status;
+    record.ended = end ? end->when : unix_now();
+    record.kind = !kind_.empty() ? kind_ : end && end->exited ? "exited" : "signalled";
+    if (end && end->exited) record.code = end->status;
+    else record.signal = end ? end->status : SIGKILL;  // without a word from the init: it was killed, and all below it
     record.by = by_;
     if (record.code != 0) record.last_error = last_line(folder_ / "stderr.log");
+    if (!end && record.last_error.empty()) record.last_error = "the process above the trainer was killed";
     return record;
   }
 
@@ -153,33 +168,19 @@ class Supervision {
 
   bool ending() const { return !kind_.empty(); }
 
-  // Leaves it a zombie: its number, and with it the number of its process group, stays ours until the end.
-  bool trainer_ended() const {
+  bool init_ended() const {
     siginfo_t info{};
-    return ::waitid(P_PID, static_cast<id_t>(trainer_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+    return ::waitid(P_PID, static_cast<id_t>(trainer_.init()), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid != 0;
   }
 
   void begin_end(const std::string& kind, const std::string& by, double grace) {
     kind_ = kind;
     by_ = by;
     deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(grace));
-    ::kill(-trainer_, SIGTERM);
-    if (paused_) ::kill(-trainer_, SIGCONT);   // a stopped process hears of SIGTERM only when it goes on
-  }
-
-  void told_to_end() {
-    if (ending()) return;
-    KillRequest request{"a signal to its supervisor", kDefaultGrace};
-    try {
-      if (const auto written = read_kill(folder_)) request = *written;
-    } catch (const std::exception&) {
-      // Unreadable: somebody asked all the same.
-    }
-    begin_end("killed", request.by, std::clamp(request.grace, 0.0, 86400.0));
-  }
-
-  static void signal_descendants(int signal) {
-    for (const Identity& identity : descendants()) signal_process(open_process(identity), signal);
+    // What the trainer leaves has until our deadline, not the init's.
+    trainer_.signal_group(SIGTERM, grace + 60);
+    if (paused_) trainer_.signal_group(SIGCONT);   // a stopped process hears of SIGTERM only when it goes on
   }
 
   // A full disk is no reason to let go of the run: what could not be written comes with the next look.
@@ -193,10 +194,15 @@ class Supervision {
     }
   }
 
-  void kill_everything() {
-    ::kill(-trainer_, SIGKILL);
-    signal_descendants(SIGKILL);
-    deadline_ = Clock::now() + std::chrono::seconds(1);  // look again: one may have forked meanwhile
+  void told_to_end() {
+    if (ending() || trainer_.ended()) return;
+    KillRequest request{"a signal to its supervisor", kDefaultGrace};
+    try {
+      if (const auto written = read_kill(folder_)) request = *written;
+    } catch (const std::exception&) {
+      // Unreadable: somebody asked all the same.
+    }
+    begin_end("killed", request.by, std::clamp(request.grace, 0.0, 86400.0));
   }
 
   void wait_for_signal(double seconds) {
@@ -209,29 +215,9 @@ class Supervision {
     if (signal == SIGTERM || signal == SIGINT) told_to_end();
   }
 
-  // Whatever the trainer started and left: we are its subreaper, so every descendant becomes our child in the end, and
-  // once there is no child left, nothing of the run is.
-  void end_leftovers() {
-    const Clock::time_point patience =
-        ending() ? deadline_ : Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(kLeftoverGrace));
-    bool terminated = false;
-    for (;;) {
-      pid_t pid;
-      while ((pid = ::waitpid(-1, nullptr, WNOHANG)) > 0) {
-      }
-      if (pid < 0 && errno == ECHILD) return;
-      const int signal = Clock::now() >= patience ? SIGKILL : SIGTERM;
-      if (signal == SIGKILL || !terminated) signal_descendants(signal);
-      terminated = true;
-      // SIGCHLD wakes us; a quarter of a second covers what was forked between the look and the signal.
-      timespec timeout{0, 250'000'000};
-      ::sigtimedwait(&signals_, nullptr, &timeout);
-    }
-  }
-
   fs::path folder_;
   sigset_t signals_;
-  pid_t trainer_ = 0;
+  TrainerProcess& trainer_;
   std::string kind_, by_;   // set once the run is being ended
   Clock::time_point deadline_{};
   bool paused_ = false, console_failed_ = false;
@@ -245,14 +231,6 @@ void tell_changed_programs(const fs::path& folder) {
     const nlohmann::json event = {{"time", unix_now()}, {"step", -1}, {"kind", "code_changed"},
                                   {"message", file + " was changed after the run was queued"}, {"data", {{"file", file}}}};
     support::LineWriter(folder / "events.jsonl").write(event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  }
-}
-
-// What is left to do when watching itself failed: nothing of the run may go on unwatched.
-void end_all_children() {
-  for (;;) {
-    for (const Identity& identity : descendants()) signal_process(open_process(identity), SIGKILL);
-    if (::waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) return;
   }
 }
 
@@ -298,6 +276,7 @@ int supervise(const fs::path& folder, int report) {
       reporter.say("busy");
       return 0;
     }
+    support::fault_point("supervisor: has the lock");
     SupervisorRecord self;
     self.supervisor = identify(::getpid()).value();
     write_supervisor(folder, self);
@@ -313,23 +292,27 @@ int supervise(const fs::path& folder, int report) {
       std::optional<ConsoleTail> console;
       if (metrics != "jsonl") console.emplace(folder, metrics, config.at("trainer").value("metrics_regex", ""));
       tell_changed_programs(folder);
-      const pid_t trainer = launch(plan);
+      TrainerProcess trainer = TrainerProcess::start(plan);
       launched = true;
-      self.trainer = identify(trainer).value_or(Identity{self.supervisor.boot_id, trainer, 0});
+      support::fault_point("supervisor: trainer started");
+      self.trainer = trainer.trainer();
+      self.isolation = trainer.isolation();
       write_supervisor(folder, self);
       reporter.say("started");
-      record = Supervision(folder, signals)
-                   .watch(trainer, schedule.value("time_limit", 0.0), schedule.value("stall_timeout", 0.0), started,
+      record = Supervision(folder, signals, trainer)
+                   .watch(schedule.value("time_limit", 0.0), schedule.value("stall_timeout", 0.0), started,
                           console ? &*console : nullptr);
     } catch (const std::exception& error) {
-      if (launched) end_all_children();
+      if (launched) end_orphans();
       record.kind = launched ? "signalled" : "not_started";
       if (launched) record.signal = SIGKILL;
       record.last_error = error.what();
       record.started = started;
       record.ended = unix_now();
     }
+    support::fault_point("supervisor: trainer ended");
     write_exit_record(folder, record);
+    support::fault_point("supervisor: end recorded");
     reporter.say("ended");
     return 0;
   } catch (const std::exception& error) {

@@ -1,19 +1,22 @@
 #include "runner/trainer_process.h"
 
 #include <fcntl.h>
-#include <sys/prctl.h>
+#include <sched.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "runner/attempts.h"
+#include "runner/init.h"
 #include "runner/process.h"
 #include "support/files.h"
 
@@ -123,7 +126,25 @@ Launch plan_launch(const fs::path& folder) {
   return plan;
 }
 
-pid_t launch(const Launch& plan) {
+namespace {
+
+// A child of ours in new namespaces, as fork() gives one; on failure -1 and errno.
+pid_t clone_into(unsigned long flags) {
+  return static_cast<pid_t>(::syscall(SYS_clone, flags | SIGCHLD, nullptr, nullptr, nullptr, 0));
+}
+
+std::string reason(const init::Failure& failure) {
+  return std::string(failure.what) + " (" + std::strerror(failure.error) + ")";
+}
+
+void wait_for(pid_t child) {
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace
+
+TrainerProcess TrainerProcess::start(const Launch& plan) {
   std::vector<std::string> words = plan.argv;
   std::vector<std::string> environment = merged_environment(plan.environment);
   const std::vector<char*> argv = pointers(words);
@@ -135,46 +156,95 @@ pid_t launch(const Launch& plan) {
   const Fd err(::open(plan.stderr_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!err) throw std::runtime_error(plan.stderr_file.string() + ": " + std::strerror(errno));
   const Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  int pipe_ends[2];
-  if (::pipe2(pipe_ends, O_CLOEXEC) != 0) throw std::runtime_error(std::string("pipe: ") + std::strerror(errno));
-  Fd read_end(pipe_ends[0]), write_end(pipe_ends[1]);
 
-  const pid_t parent = ::getpid();
-  const pid_t child = ::fork();
-  if (child < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
-  if (child == 0) {
-    // Only async-signal-safe calls from here on.
-    ::setsid();
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != parent) ::_exit(127);  // it died before that took effect
-    ::dup2(null.get(), 0);
-    ::dup2(out.get(), 1);
-    ::dup2(err.get(), 2);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    for (int signal = 1; signal < 32; ++signal) ::signal(signal, SIG_DFL);
-    int error = 0;
-    if (::chdir(folder.c_str()) != 0) {
-      error = errno;
-    } else {
-      ::execvpe(argv[0], argv.data(), envp.data());
-      error = errno;
+  const char* asked = std::getenv("ASSAY_ISOLATION");
+  std::string why_not = asked != nullptr && std::string(asked) == "none" ? "ASSAY_ISOLATION is none" : "";
+  for (bool isolated = why_not.empty();; isolated = false) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+      throw std::runtime_error(std::string("socketpair: ") + std::strerror(errno));
+    Fd ours(ends[0]), theirs(ends[1]);
+    const int yes = 1;
+    ::setsockopt(ours.get(), SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes);
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error(std::string("pipe: ") + std::strerror(errno));
+    Fd read_end(ends[0]), write_end(ends[1]);
+
+    // Root keeps its own user namespace: in a new one it would lose its power over other users' files.
+    const bool user_namespace = isolated && ::geteuid() != 0;
+    const init::Setup setup{isolated, user_namespace, ::geteuid(), ::getegid(), theirs.get(), write_end.get(), null.get(),
+                            out.get(), err.get(), argv.data(), envp.data(), folder.c_str()};
+    const pid_t child = isolated ? clone_into(CLONE_NEWPID | CLONE_NEWNS | (user_namespace ? CLONE_NEWUSER : 0)) : ::fork();
+    if (child == 0) init::run(setup);
+    if (child < 0 && isolated) {
+      why_not = std::string("new namespaces (") + std::strerror(errno) + ")";
+      continue;
     }
-    [[maybe_unused]] const auto n = ::write(write_end.get(), &error, sizeof error);
-    ::_exit(127);
+    if (child < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
+    theirs.reset();
+    write_end.reset();
+    init::Failure failure{};
+    ssize_t n;
+    while ((n = ::read(read_end.get(), &failure, sizeof failure)) < 0 && errno == EINTR) {
+    }
+    if (n == sizeof failure) {
+      ours.reset();  // the init ends with it, if it has not
+      wait_for(child);
+      if (failure.stage == init::Stage::isolation && isolated) {
+        why_not = reason(failure);
+        continue;
+      }
+      throw std::runtime_error((failure.stage == init::Stage::chdir ? folder + ": cannot be entered"
+                                                                    : plan.argv[0] + ": cannot be started") +
+                               " (" + std::strerror(failure.error) + ")");
+    }
+    return TrainerProcess(child, std::move(ours), isolated ? "pid-namespace" : "none: " + why_not);
   }
-  write_end.reset();
-  int error = 0;
+}
+
+TrainerProcess::TrainerProcess(pid_t init, Fd channel, std::string isolation)
+    : init_(init), channel_(std::move(channel)), isolation_(std::move(isolation)) {
+  char hello = 0;
+  iovec piece{&hello, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))];
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
   ssize_t n;
-  while ((n = ::read(read_end.get(), &error, sizeof error)) < 0 && errno == EINTR) {
+  while ((n = ::recvmsg(channel_.get(), &message, 0)) < 0 && errno == EINTR) {
   }
-  if (n == sizeof error) {
-    while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  trainer_.boot_id = boot_id();
+  if (n != 1 || hello != 'T') return;  // the init was killed at once: there is no trainer to name
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part))
+    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS) {
+      ucred sender{};
+      std::memcpy(&sender, CMSG_DATA(part), sizeof sender);
+      trainer_ = identify(sender.pid).value_or(Identity{trainer_.boot_id, sender.pid, 0});
     }
-    throw std::runtime_error(plan.argv[0] + ": cannot be started (" + std::strerror(error) + ")");
+}
+
+void TrainerProcess::signal_group(int signal, double leftover_grace) {
+  const init::Command command{signal, leftover_grace < 0 ? -1 : static_cast<std::int32_t>(leftover_grace * 1000)};
+  [[maybe_unused]] const auto n = ::send(channel_.get(), &command, sizeof command, MSG_NOSIGNAL);
+}
+
+std::optional<TrainerEnd> TrainerProcess::ended() {
+  if (end_) return end_;
+  init::Ended message{};
+  if (::recv(channel_.get(), &message, sizeof message, MSG_DONTWAIT) == sizeof message)
+    end_ = TrainerEnd{message.exited != 0, message.status, message.when};
+  return end_;
+}
+
+void TrainerProcess::kill_everything() {
+  if (isolation_ == "pid-namespace") {
+    ::kill(init_, SIGKILL);  // our child, not waited for yet: the number is its own
+    return;
   }
-  return child;
+  // All but the init, which then ends by itself and tells how the trainer ended.
+  for (const Identity& identity : descendants())
+    if (identity.pid != init_) signal_process(open_process(identity), SIGKILL);
 }
 
 }  // namespace assay::runner

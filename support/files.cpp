@@ -14,22 +14,13 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "support/fault_point.h"
+
 namespace assay::support {
 namespace {
 
 [[noreturn]] void fail(const std::filesystem::path& path, int error) {
   throw std::runtime_error(path.string() + ": " + std::strerror(error));
-}
-
-void write_all(int fd, std::string_view bytes, const std::filesystem::path& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      fail(path, errno);
-    }
-    bytes.remove_prefix(static_cast<std::size_t>(n));
-  }
 }
 
 class Sha256 {
@@ -94,8 +85,11 @@ void AtomicFile::write(std::uint64_t offset, std::string_view bytes) {
 }
 
 void AtomicFile::commit() {
-  if (::fsync(fd_.get()) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, errno);
+  if (::fsync(fd_.get()) != 0) fail(path_, errno);
+  fault_point("file: synced");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, errno);
   fd_ = Fd();
+  fault_point("file: renamed");
   sync_folder(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path("."));
 }
 
@@ -120,7 +114,21 @@ LineWriter::~LineWriter() { ::close(fd_); }
 void LineWriter::write(std::string_view line) {
   std::string whole(line);
   whole += '\n';
-  write_all(fd_, whole, path_);
+  std::string_view left = whole;
+  while (!left.empty()) {
+    const ssize_t n = ::write(fd_, left.data(), left.size());
+    if (n >= 0) {
+      left.remove_prefix(static_cast<std::size_t>(n));
+    } else if (errno != EINTR) {
+      const int error = errno;
+      // What a full disk took of it must not stand at the head of the next line.
+      const auto written = static_cast<off_t>(whole.size() - left.size());
+      struct stat status {};
+      if (written > 0 && ::fstat(fd_, &status) == 0 && status.st_size >= written)
+        [[maybe_unused]] const int cut = ::ftruncate(fd_, status.st_size - written);
+      fail(path_, error);
+    }
+  }
 }
 
 void LineWriter::sync() {

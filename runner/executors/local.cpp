@@ -118,7 +118,7 @@ void LocalExecutor::settle(const LivePtr& live) {
       const int leftovers = end_by_environment("ASSAY_RUN_DIR=" + live->folder.string());
       if (leftovers > 0)
         context_.log->warn("run {}: {} processes of it were left and are ended", live->number, leftovers);
-      return over(live, registry::State{StateKind::lost, {}, {}, "its supervisor ended without a record"}, unix_now());
+      return over(live, registry::State{StateKind::lost, {}, {}, lost_reason(live->folder)}, unix_now());
     }
     case Condition::ended: {
       std::optional<ExitRecord> record;

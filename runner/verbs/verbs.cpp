@@ -36,7 +36,9 @@ const std::vector<Verb>& verbs() {
       {"rebuild", "make the registry anew from the run folders", setup_rebuild},
       {"backup", "copy the registry while it is in use", setup_backup},
       {"import", "records of runs that were made elsewhere: `import records FILE`", setup_import},
-      {"daemon", "run the daemon in the foreground; `daemon status`, `daemon stop`", setup_daemon},
+      {"daemon", "run the daemon in the foreground; or see, stop, restart it, print its systemd unit", setup_daemon},
+      {"completions", "a completion script for bash, zsh or fish", setup_completions},
+      {"man", "the manual page: assay man | man -l -", setup_man},
       {"supervise", "what the daemon starts for each run", setup_supervise, true},
       {"slurm-task", "what a Slurm job of ours executes on its node", setup_slurm_task, true},
   };

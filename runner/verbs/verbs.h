@@ -50,6 +50,8 @@ std::function<int()> setup_verdict(CLI::App& app);
 std::function<int()> setup_cause(CLI::App& app);
 std::function<int()> setup_import(CLI::App& app);
 std::function<int()> setup_daemon(CLI::App& app);
+std::function<int()> setup_completions(CLI::App& app);
+std::function<int()> setup_man(CLI::App& app);
 std::function<int()> setup_supervise(CLI::App& app);
 std::function<int()> setup_slurm_task(CLI::App& app);
 

@@ -234,7 +234,7 @@ TEST_CASE("network file systems are known by their numbers") {
 TEST_CASE("listings do not touch the metrics") {
   const auto file = fresh_folder("schema/listing") / "registry.sqlite";
   { with_runs(file, 2).put_metrics(1, {{1, "a", 1}}, {1, 20, 0.5, {}, 3}); }
-  { SQLite::Database(file.string(), SQLite::OPEN_READWRITE).exec("DROP TABLE metrics"); }
+  { SQLite::Database(file.string(), SQLite::OPEN_READWRITE).exec("DROP TABLE metric_lines"); }
   auto records = open(file);
   CHECK(records.runs({}).size() == 2);
   CHECK(records.run(1));

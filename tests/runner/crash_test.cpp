@@ -108,16 +108,16 @@ TEST_CASE("a record of another boot or another process is never taken for a livi
   const auto self = runner::identify(::getpid());
   REQUIRE(self);
   CHECK(runner::open_process(*self));
-  runner::write_supervisor(folder, {*self, {}});
+  runner::write_supervisor(folder, {*self, {}, ""});
   CHECK(runner::inspect(folder) == runner::Condition::alive);
   runner::Identity other = *self;
   other.start_time += 1;   // the number was reused
   CHECK_FALSE(runner::open_process(other));
-  runner::write_supervisor(folder, {other, {}});
+  runner::write_supervisor(folder, {other, {}, ""});
   CHECK(runner::inspect(folder) == runner::Condition::lost);
   other = *self;
   other.boot_id = "00000000-0000-0000-0000-000000000000";
-  runner::write_supervisor(folder, {other, {}});
+  runner::write_supervisor(folder, {other, {}, ""});
   CHECK(runner::inspect(folder) == runner::Condition::lost);
   runner::write_exit(folder, {"exited", 0, {}, "", "", 1, 2});
   CHECK(runner::inspect(folder) == runner::Condition::ended);

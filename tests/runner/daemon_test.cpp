@@ -53,6 +53,92 @@ TEST_CASE("SIGTERM ends the daemon and leaves runs running") {
   CHECK(home.assay({"wait", "1"}).code == 0);
 }
 
+TEST_CASE("stop --kill ends what runs and leaves what waits") {
+  const Home home("stop-kill");
+  home.series("s", {{"a", "metric 1; touch $GATES/up-a; gate never"}, {"b", "metric 1; touch $GATES/up-b; gate never"},
+                    {"c", "echo x >> $GATES/ran-c; metric 1"}});
+  REQUIRE(home.assay({"add", "s"}).code == 0);
+  REQUIRE(eventually([&] { return fs::exists(home.folder / "gates/up-a") && fs::exists(home.folder / "gates/up-b"); }));
+  const Result result = home.assay({"daemon", "stop", "--kill", "--grace", "1"});
+  CHECK(result.code == 0);
+  CHECK_FALSE(home.daemon_pid());
+  CHECK(home.state(1) == "killed");
+  CHECK(home.state(2) == "killed");
+  CHECK_THAT(home.run(1).state.detail, Catch::Contains("stop --kill"));
+  CHECK(home.state(3) == "queued");
+  CHECK_FALSE(fs::exists(home.folder / "gates/ran-c"));
+  CHECK(home.assay({"wait", "3"}).code == 0);   // the next daemon goes on with the queue
+  CHECK(home.assay({"daemon", "stop", "--grace", "1"}).code == 2);
+}
+
+TEST_CASE("an upgrade: a new program takes over from the old one's daemon, its runs go on") {
+  Home home("upgrade");
+  home.series("s", {{"a", "echo x >> $GATES/ran; metric 1; touch $GATES/up; gate go; metric 2"}});
+  const fs::path old_program = home.folder / "bin-1" / "assay", new_program = home.folder / "bin-2" / "assay";
+  for (const fs::path& program : {old_program, new_program}) {
+    fs::create_directories(program.parent_path());
+    fs::copy_file(Home::program(), program);
+  }
+  const std::string run = "cd " + (home.folder / "work").string() + " && ASSAY_HOME=" + home.data().string() +
+                          " ASSAY_EXPERIMENTS=" + (home.folder / "series").string() + " ";
+  REQUIRE(std::system((run + old_program.string() + " add s > /dev/null").c_str()) == 0);
+  REQUIRE(eventually([&] { return fs::exists(home.folder / "gates/up"); }));
+  const auto before = home.daemon_pid();
+  REQUIRE(before);
+  CHECK(fs::read_symlink("/proc/" + std::to_string(*before) + "/exe") == old_program);
+  fs::remove_all(old_program.parent_path());   // as a package manager does
+  REQUIRE(std::system((run + new_program.string() + " daemon restart > /dev/null").c_str()) == 0);
+  const auto after = home.daemon_pid();
+  REQUIRE(after);
+  CHECK(*after != *before);
+  CHECK(fs::read_symlink("/proc/" + std::to_string(*after) + "/exe") == new_program);
+  home.open_gate("go");
+  CHECK(home.assay({"wait", "1"}).code == 0);
+  CHECK(count_lines(home.folder / "gates/ran") == 1);
+  CHECK(home.registry().metrics(1).size() == 2);
+}
+
+TEST_CASE("a client of another version is told what to type, and can still stop the daemon") {
+  const Home home("versions");
+  REQUIRE(home.assay({"status"}).code == 0);
+  const auto socket_of = [&] { return (home.data() / "state" / "socket").string(); };
+  const auto ask = [&](const std::string& request) {
+    const std::string command = "python3 -c \"import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+                                "s.sendall(sys.argv[2].encode()+b'\\n'); print(s.makefile().readline())\" '" +
+                                socket_of() + "' '" + request + "' > " + (home.folder / "reply").string();
+    REQUIRE(std::system(command.c_str()) == 0);
+    return json::parse(slurp(home.folder / "reply"));
+  };
+  if (std::system("command -v python3 >/dev/null") != 0) return report_skipped("versions", "no python3 here");
+  const json refused = ask(R"({"protocol": 999, "op": "status"})");
+  CHECK(refused.at("ok") == false);
+  CHECK_THAT(refused.at("error").get<std::string>(), Catch::Contains("assay daemon restart"));
+  CHECK(ask(R"({"protocol": 999, "op": "stop"})").at("ok") == true);
+  CHECK(eventually([&] { return !home.daemon_pid(); }));
+}
+
+TEST_CASE("the systemd unit: stops the daemon alone, starts this program with this home") {
+  Home home("unit");
+  const std::string unit = home.assay({"daemon", "unit"}).out;
+  CHECK_THAT(unit, Catch::Contains("\nKillMode=process\n") && Catch::Contains("\nOOMPolicy=continue\n"));
+  CHECK_THAT(unit, Catch::Contains("ExecStart=\"" + fs::canonical(Home::program()).string() + "\" daemon\n"));
+  CHECK_THAT(unit, Catch::Contains("Environment=\"ASSAY_HOME=" + home.data().string() + "\"\n"));
+  home.environment["XDG_CONFIG_HOME"] = (home.folder / "config").string();
+  CHECK(home.assay({"daemon", "unit", "--install"}).code == 0);
+  const fs::path file = home.folder / "config/systemd/user/assay.service";
+  CHECK(slurp(file) == unit);
+  if (std::system("command -v systemd-analyze >/dev/null") != 0) return report_skipped("the unit", "no systemd here");
+  CHECK(std::system(("XDG_RUNTIME_DIR='" + home.folder.string() + "' systemd-analyze verify --user --man=no '" + file.string() + "'").c_str()) == 0);
+}
+
+TEST_CASE("a command inside a run does not start a daemon that would end with the run") {
+  Home home("inside");
+  home.environment["ASSAY_RUN_DIR"] = "/somewhere";
+  const Result result = home.assay({"status"});
+  CHECK(result.code == 7);
+  CHECK(one_sentence(result.err));
+}
+
 TEST_CASE("a data folder that cannot be written: one sentence") {
   Home home("unwritable");
   spill(home.folder / "file", "");

@@ -170,7 +170,7 @@ class Home {
     paths.data = data();
     const auto record = runner::read_daemon_record(paths);
     if (!record || !runner::FileLock::is_held(paths.lock())) return std::nullopt;
-    return record->pid;
+    return record->process.pid;
   }
 
   void kill_daemon() const {
@@ -198,11 +198,25 @@ class Home {
   mutable int commands_ = 0;
 };
 
-// True while a process lives whose pid a script wrote into this file.
+// True while a process lives whose number, as it sees it itself, a script wrote into this file: the last number of
+// NSpid in /proc/PID/status, where the run has a PID namespace of its own.
 inline bool lives(const fs::path& pid_file) {
   const std::string text = slurp(pid_file);
   if (text.empty()) return false;
-  return runner::identify(static_cast<pid_t>(std::stol(text))).has_value();
+  const std::string mark = pid_file.parent_path().parent_path().string();   // the home's name is in every argv or environ
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::istringstream status(slurp(entry.path() / "status"));
+    std::string own;
+    for (std::string line; std::getline(status, line);)
+      if (line.rfind("NSpid:", 0) == 0) own = line.substr(line.find_last_of("\t ") + 1);
+    if (own.empty() || std::stol(own) != std::stol(text)) continue;
+    if (slurp(entry.path() / "environ").find("ASSAY_RUN_DIR=" + mark) == std::string::npos) continue;
+    if (runner::identify(static_cast<pid_t>(std::stol(name)))) return true;
+  }
+  return false;
 }
 
 inline bool one_sentence(const std::string& text) {

@@ -167,3 +167,56 @@ TEST_CASE("documents are kept whole") {
   ingest.poll();
   CHECK(bench.registry.document(1, "quant-report") == "{\"modules\":[]}");
 }
+
+TEST_CASE("hostile lines: nested without end, metrics without number, names without end; told of, and the rest goes on") {
+  Bench bench("hostile");
+  const std::string deep(400'000, '[');
+  std::string many = "{\"step\":1,\"metrics\":{";
+  for (int i = 0; i < 20'000; ++i) many += (i == 0 ? "\"m" : ",\"m") + std::to_string(i) + "\":1";
+  bench.append("metrics.jsonl", deep + "\n{\"step\":1,\"metrics\":{\"a\":" + deep + std::string(400'000, ']') + "}}\n" +
+                                    "{\"step\":1,\"x\":" + deep + std::string(400'000, ']') + ",\"metrics\":{}}\n" + many +
+                                    "}}\n{\"step\":1,\"metrics\":{\"" + std::string(600, 'k') + "\":1}}\n" +
+                                    "{\"step\":99999999999999999999,\"metrics\":{\"a\":1}}\n{\"step\":2,\"metrics\":{\"a\":1e400}}\n" +
+                                    "{\"step\":3,\"metrics\":{\"good\":1}}\n");
+  bench.append("events.jsonl", "{\"kind\":\"finding\",\"data\":" + deep + std::string(400'000, ']') + "}\n" +
+                                   "{\"kind\":\"finding\",\"data\":{\"x\":\"" + std::string(100'000, 'x') + "\"}}\n" +
+                                   "{\"kind\":\"" + std::string(1000, 'k') + "\",\"message\":\"" + std::string(10'000, 'm') + "\"}\n");
+  runner::Ingest ingest(bench.registry, 1, bench.run, 1);
+  ingest.finish();
+  CHECK(bench.messages("bad_line").size() == 9);
+  CHECK(bench.registry.metrics(1).size() == 1);
+  CHECK(bench.values("good") == std::vector<double>{1});
+  for (const registry::Event& event : bench.registry.events(1)) {
+    CHECK(event.kind.size() < 200);
+    CHECK(event.message.size() < 2100);
+    CHECK(event.data_json.size() <= (64 << 10));
+  }
+}
+
+TEST_CASE("a step's metrics may come in several lines; the last value of a name counts") {
+  Bench bench("merge");
+  bench.append("metrics.jsonl", "{\"step\":1,\"metrics\":{\"b\":1,\"a\":2,\"b\":3}}\n{\"step\":1,\"metrics\":{\"c\":4,\"a\":5}}\n");
+  runner::Ingest ingest(bench.registry, 1, bench.run, 1);
+  CHECK(ingest.anything_new());
+  CHECK(ingest.poll());
+  CHECK_FALSE(ingest.anything_new());
+  CHECK(bench.values("a") == std::vector<double>{5});
+  CHECK(bench.values("b") == std::vector<double>{3});
+  CHECK(bench.values("c") == std::vector<double>{4});
+}
+
+TEST_CASE("after a rollback of the transaction around it, ingest begins again from what is recorded") {
+  Bench bench("around");
+  bench.append("metrics.jsonl", "{\"step\":1,\"metrics\":{\"a\":1}}\n");
+  runner::Ingest ingest(bench.registry, 1, bench.run, 1);
+  CHECK_THROWS(bench.registry.batch([&] {
+    CHECK(ingest.poll());
+    throw std::runtime_error("the disk is full");
+  }));
+  ingest.forget();
+  CHECK(bench.registry.metrics(1).empty());
+  CHECK_FALSE(ingest.any_metrics());
+  CHECK(ingest.anything_new());
+  CHECK(ingest.poll());
+  CHECK(bench.values("a") == std::vector<double>{1});
+}
