@@ -51,6 +51,8 @@ ModelFolder ModelFolder::open(const std::filesystem::path& folder) {
     shards[text].insert(name);
   }
   for (const auto& [shard, names] : shards) {
+    if (!std::filesystem::exists(folder / shard, ignored))
+      fail(folder / shard, std::string("is not there, and ") + kIndexName + " names it as a shard", "; fetch that file too");
     model.shards_.push_back({shard, SafetensorsFile::open(folder / shard)});
     const auto& tensors = model.shards_.back().file.tensors();
     for (const std::string& name : names)

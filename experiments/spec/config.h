@@ -101,6 +101,7 @@ struct TrainConfig {
   std::int64_t threads = 1;               // of each rank; part of what makes a run reproducible
   std::int64_t ranks = 1;                 // processes that share a step's prompts, over MPI
   std::string device = "cpu";             // cpu | cuda
+  std::string memory = "fast";            // fast | lean: one form of each frozen weight; the same numbers
 };
 
 // What `assay-train run --resume` goes on from (docs/run-folder.md). A run that is ended by SIGTERM or SIGINT writes one in

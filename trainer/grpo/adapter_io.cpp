@@ -40,6 +40,35 @@ void write_adapter(const std::filesystem::path& folder, const std::vector<NamedT
   support::write_file_atomically(folder / "adapter_config.json", config.dump(2) + "\n");
 }
 
+spec::LoraConfig read_lora_config(const std::filesystem::path& folder) {
+  const auto file = folder / "adapter_config.json";
+  try {
+    const auto json = nlohmann::json::parse(support::read_file(file));
+    spec::LoraConfig lora;
+    lora.rank = json.at("r").get<std::int64_t>();
+    lora.alpha = json.at("lora_alpha").get<double>();
+    if (!json.at("target_modules").is_array())
+      throw std::runtime_error("target_modules must be a list of names: a pattern is not supported");
+    lora.targets = json.at("target_modules").get<std::vector<std::string>>();
+    if (json.value("peft_type", "LORA") != "LORA") throw std::runtime_error("peft_type must be LORA");
+    if (json.value("bias", "none") != "none") throw std::runtime_error("bias other than none is not supported");
+    // Each changes what the adapter adds, or where; null, false and empty mean that it is not in use.
+    for (const char* key : {"use_rslora", "use_dora", "use_qalora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern",
+                            "layers_to_transform", "layer_replication", "modules_to_save", "exclude_modules",
+                            "target_parameters", "trainable_token_indices", "alora_invocation_tokens"}) {
+      const auto value = json.find(key);
+      if (value == json.end() || value->is_null() || *value == false || ((value->is_array() || value->is_object()) && value->empty()))
+        continue;
+      throw std::runtime_error(std::string(key) + " is not supported");
+    }
+    if (lora.rank < 1) throw std::runtime_error("r must be at least 1");
+    return lora;
+  } catch (const std::exception& error) {
+    const std::string what = error.what();
+    throw std::runtime_error(what.starts_with(file.string()) ? what : file.string() + ": " + what);
+  }
+}
+
 void read_adapter(const std::filesystem::path& folder, const std::vector<NamedTensor>& adapter) {
   const auto path = folder / "adapter_model.safetensors";
   const auto file = support::SafetensorsFile::open(path);

@@ -22,10 +22,20 @@ struct Finding {
   std::string change;    // what to set to what; empty: nothing
 };
 
+// Why a tensor has no gradient, found out by running the same batch again with another activation quantizer.
+enum class Gap : std::uint8_t {
+  none,         // it has one
+  estimator,    // with a straight-through estimator behind every quantizer it has one
+  rounding,     // also not then, but with the quantizers taken out: what it multiplies is rounded to zero
+  unreachable,  // not even without quantizers: nothing of it reaches the loss
+};
+const char* name(Gap gap);
+
 struct TensorGradient {
   std::string tensor;      // PEFT's name
   std::string projection;  // model.layers.0.self_attn.q_proj
   bool non_zero = false, finite = true;
+  Gap gap = Gap::none;
 };
 
 struct ModuleError {       // signal to quantization noise, 10 log10(sum x² / sum (xq - x)²)
@@ -34,6 +44,20 @@ struct ModuleError {       // signal to quantization noise, 10 log10(sum x² / s
   bool activation = false;        // an activation quantizer ran, and the two below mean something
   double activation_sqnr_db = 0;
   double dead_share = 0;          // non-zero values that became zero
+};
+
+// The residual stream behind a layer, quantized against unquantized: all of the error that has come together so far.
+struct LayerError {
+  std::int64_t layer = 0;
+  double residual_sqnr_db = 0;
+};
+
+// The first updates as the run would make them, at its full learning rate, on the sampled groups.
+struct FirstUpdate {
+  std::int64_t covered = 0;            // adapter tensors with a gradient
+  double grad_norm = 0, update_norm = 0, weight_norm = 0;
+  double logprob_change = 0;           // mean |change| of the log-prob of the tokens trained on
+  double outside_clip = 0;             // share of them whose ratio left [1 - clip_ratio_low, 1 + clip_ratio_high]
 };
 
 // What was seen on a few prompts. Everything judge() needs, so that judging is a pure function.
@@ -48,17 +72,34 @@ struct Measurements {
   std::int64_t tokens = 0;                 // over which the gap was taken
   double gap_mean = 0, gap_max = 0;        // |training log-prob - sampler's log-prob|
   double gap_k3 = 0;                       // estimate of KL(sampler || trainer)
-  double seconds = 0;
+  double gap_phase = 0;                    // mean |difference| between the two phases on the same batch: apply_during
+  double gap_batch = 0;                    // the rest: the sampler's batch against the trainer's, in the same phase
+  double ratio_deviation = 0;              // max |ratio - 1| before any update: the same forward twice
+  std::int64_t responses = 0, truncated = 0;  // sampled; of them cut at max_response_length
+  std::vector<std::string> never_ran;      // modules with an activation quantizer that no forward pass called
+  std::vector<std::string> left_out;       // projections without any quantizer, where others have one
+  std::int64_t rounded_again = 0;          // activation quantizers whose input was rounded already: they changed nothing
+  std::vector<LayerError> layers;          // empty: not quantized, or there are no unquantized weights to compare with
+  std::vector<FirstUpdate> updates;
+  bool made_up_rewards = false;            // of the updates: no group had a spread
+  bool random_weights = false;
+  double seconds = 0, peak_memory_gb = 0;
 };
 
-// Samples up to `prompts` groups, compares the sampler's log-probs with the training forward's, and differentiates a made-up
-// loss with every B random and advantages of both signs (with B zero, as at the start, no A has a gradient whatever the
-// quantizer does). The adapters are left as they were, bit for bit. Cost: about one training step of that many prompts.
+// Samples up to `prompts` groups, compares the sampler's log-probs with the training forward's, follows the residual
+// stream with and without quantizers, differentiates a made-up loss with every B random and advantages of both signs (with
+// B zero, as at the start, no A has a gradient whatever the quantizer does), and makes two updates. The adapters are left
+// as they were, bit for bit. Cost: about two training steps of that many prompts.
 Measurements measure(Session& session, std::int64_t prompts = 16);
 
-// Ids: ste-missing-pre, ste-missing-post, ste-broken, gradient-missing, gradient-not-finite (errors); quantized-twice,
-// rollout-differs, rollout-gap, eval-differs, no-reward-spread, large-error (warnings); coverage, rollout-same,
-// reward-spread, quantization-error (info).
+// The same for a session of random weights (open_random_session): random prompts and made-up rewards, 2 prompts of 2
+// samples of 16 tokens, so that everything but the rewards can be looked at before the weights are there.
+Measurements measure_random(Session& session);
+
+// Ids: ste-missing-pre, ste-missing-post, ste-broken, gradient-missing, gradient-not-finite, quantizer-never-ran (errors);
+// quantized-twice, rollout-differs, rollout-gap, ratio-not-one, eval-differs, no-reward-spread, responses-cut, large-error,
+// falls-apart, lr-large, lr-small (warnings); coverage, left-out, rollout-same, reward-spread, quantization-error,
+// layer-error, first-updates (info).
 std::vector<Finding> judge(const Measurements& measurements);
 
 nlohmann::json doctor_json(const Measurements& measurements, const std::vector<Finding>& findings);  // doctor.json

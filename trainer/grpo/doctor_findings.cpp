@@ -1,14 +1,10 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <numeric>
 #include <set>
 
 #include "experiments/spec/canonical.h"
-#include "trainer/grpo/doctor.h"
-#include "trainer/grpo/metrics_log.h"
+#include "trainer/grpo/doctor_summary.h"
 
 namespace assay::train {
 namespace {
@@ -19,38 +15,16 @@ constexpr double low_sqnr_db = 10;
 // Estimated KL between sampler and trainer, per token, from which the policy gradient is no longer that of the policy
 // sampled from. Under NVFP4 a tensor scale that depends on the batch gives some thousandths.
 constexpr double large_gap_k3 = 0.05;
-
-template <class... Args>
-std::string format(const char* pattern, Args... args) {
-  char text[512];
-  std::snprintf(text, sizeof text, pattern, args...);
-  return text;
-}
-
-std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
-
-struct Count {
-  std::int64_t with = 0, all = 0;
-};
-
-std::map<std::string, Count> by_projection(const Measurements& m) {
-  std::map<std::string, Count> counts;
-  for (const auto& gradient : m.gradients) {
-    auto& count = counts[last_part(gradient.projection)];
-    ++count.all;
-    count.with += gradient.non_zero;
-  }
-  return counts;
-}
-
-Count total(const Measurements& m) {
-  Count count;
-  for (const auto& gradient : m.gradients) {
-    ++count.all;
-    count.with += gradient.non_zero;
-  }
-  return count;
-}
+// The residual stream behind a layer: here half of the signal's energy is noise.
+constexpr double fallen_apart_db = 3;
+// More responses cut than this, and what is learned is to be short.
+constexpr double many_cut = 0.2;
+// The same forward pass twice differs by nothing at all; float32 sums in another order by some 1e-6.
+constexpr double ratio_tolerance = 1e-4;
+// One update after which so many tokens' ratios have left the clip range has gone further than clipping is made for.
+constexpr double large_outside_clip = 0.3;
+// If all updates of the run pulled the same way, log-probs would move by less than this: nothing would be learned.
+constexpr double small_total_change = 0.01;
 
 std::string coverage_evidence(const Measurements& m) {
   const Count all = total(m);
@@ -87,15 +61,39 @@ std::string untouched(const Measurements& m) {
                 static_cast<long long>(count.all), static_cast<long long>(count.with));
 }
 
+std::int64_t count_gap(const Measurements& m, Gap gap) {
+  return std::count_if(m.gradients.begin(), m.gradients.end(), [&](const auto& g) { return !g.non_zero && g.gap == gap; });
+}
+
+// "; of the 60 without, 56 have one when a straight-through estimator is put behind every quantizer, …"
+std::string gap_evidence(const Measurements& m) {
+  std::string text;
+  const auto say = [&](Gap gap, const char* what) {
+    if (const auto count = count_gap(m, gap); count > 0)
+      text += format("%s%lld %s", text.empty() ? "; of those without, " : ", ", static_cast<long long>(count), what);
+  };
+  say(Gap::estimator, "get one when an estimator stands behind every quantizer");
+  say(Gap::rounding, "get one only without quantizers, because what they multiply is rounded to zero");
+  say(Gap::unreachable, "get none even without quantizers");
+  return text;
+}
+
 Finding missing_gradient(const Measurements& m) {
   const auto& quant = m.config.quant;
   Finding finding;
   finding.severity = Severity::error;
-  finding.evidence = coverage_evidence(m);
-  if (!activations_in_training(m)) {
+  finding.evidence = coverage_evidence(m) + gap_evidence(m);
+  const bool known = std::any_of(m.gradients.begin(), m.gradients.end(), [](const auto& g) { return g.gap != Gap::none; });
+  const bool rounding = known && count_gap(m, Gap::rounding) > 0 && count_gap(m, Gap::estimator) == 0;
+  const bool other = known && count_gap(m, Gap::unreachable) > 0 && count_gap(m, Gap::estimator) == 0;
+  if (!activations_in_training(m) || other) {
     finding.id = "gradient-missing";
     finding.what = "Some adapter tensors get no gradient, and no activation quantizer is in the way of it";
     finding.change = "report this: it is an error of the trainer, not of the config";
+  } else if (rounding) {
+    finding.id = "gradient-rounded-away";
+    finding.what = "Some adapter tensors get no gradient because everything that they multiply is rounded to zero";
+    finding.change = "leave those layers out with quant.exclude, or take a finer format or mode";
   } else if (quant.ste) {
     finding.id = "ste-broken";
     finding.what = "The straight-through estimator is configured but does not act: the gradient ends at the activation quantizer";
@@ -127,14 +125,37 @@ void judge_gradients(const Measurements& m, std::vector<Finding>& findings) {
 }
 
 void judge_attachment(const Measurements& m, std::vector<Finding>& findings) {
-  const auto twice = m.report.twice.size();
-  if (twice == 0) return;
-  findings.push_back(
-      {"quantized-twice", Severity::warning,
-       "Quantizers sit on the LoRA wrapper and again on the base layer inside it, so these inputs or outputs are quantized twice",
-       format("%zu of %lld projections, %zu quantized modules in all; the first is %s", twice,
-              static_cast<long long>(m.report.projections), m.report.modules.size(), m.report.twice.front().c_str()),
-       "add \"^.*\\\\.base_layer$\" to quant.exclude"});
+  if (const auto twice = m.report.twice.size(); twice > 0)
+    findings.push_back(
+        {"quantized-twice", Severity::warning,
+         "Quantizers sit on the LoRA wrapper and again on the base layer inside it, so these inputs or outputs are quantized twice",
+         format("%zu of %lld projections, %zu quantized modules in all; the first is %s; %lld of these quantizers got numbers "
+                "that were rounded already",
+                twice, static_cast<long long>(m.report.projections), m.report.modules.size(), m.report.twice.front().c_str(),
+                static_cast<long long>(m.rounded_again)),
+         "add \"^.*\\.base_layer$\" to quant.exclude"});
+  if (!m.never_ran.empty())
+    findings.push_back({"quantizer-never-ran", Severity::error,
+                        "Activation quantizers are attached that no forward pass ever called",
+                        format("%zu of %zu modules; the first is %s", m.never_ran.size(), m.report.modules.size(),
+                               m.never_ran.front().c_str()),
+                        "report this: it is an error of the trainer, not of the config"});
+  if (!m.left_out.empty()) {
+    std::map<std::string, std::int64_t> layers;  // "model.layers.0" -> how many
+    for (const auto& projection : m.left_out) ++layers[projection.substr(0, projection.find('.', std::string("model.layers.").size()))];
+    std::string evidence = format("%zu of %zu projections, in ", m.left_out.size(),
+                                  m.left_out.size() + static_cast<std::size_t>(m.report.projections));
+    std::size_t said = 0;
+    for (const auto& [layer, count] : layers) {
+      if (said == 4) {
+        evidence += format(" and %zu more", layers.size() - said);
+        break;
+      }
+      evidence += format("%s%s (%lld)", said++ ? ", " : "", layer.c_str(), static_cast<long long>(count));
+    }
+    findings.push_back({"left-out", Severity::info, "Some projections are never quantized, as quant.targets and quant.exclude say",
+                        evidence, ""});
+  }
 }
 
 void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
@@ -143,7 +164,11 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
   const bool batch_dependent = quant.format == "nvfp4" && spec::has_tensor_scale(quant.mode) &&
                                quant.injection_point != "weight" && quant.tensor_scale == "tensor";
   const std::string gap = format("over %lld tokens the log-probs differ by %.4f on average and %.3f at most; KL about %.5f a token",
-                                 static_cast<long long>(m.tokens), m.gap_mean, m.gap_max, m.gap_k3);
+                                 static_cast<long long>(m.tokens), m.gap_mean, m.gap_max, m.gap_k3) +
+                          format("; %.4f of it between the phases (quant.apply_during), %.4f between the batches (%s)", m.gap_phase,
+                                 m.gap_batch,
+                                 batch_dependent ? "quant.tensor_scale: a tensor's scale depends on what else is in it"
+                                                 : "nothing here depends on the batch but float32 summation");
   if (quant.format != "none" && quant.apply_during != "both")
     findings.push_back({"rollout-differs", Severity::warning,
                         quant.apply_during == "training"
@@ -163,6 +188,12 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
                                                "(with quant.tensor_scale = \"row\" it would not)"
                                              : ""),
                         gap, ""});
+  if (!(m.ratio_deviation <= ratio_tolerance))
+    findings.push_back({"ratio-not-one", Severity::warning,
+                        "The ratio on the first mini-batch is not 1: the same forward pass twice, before any update, gives different "
+                        "log-probs, so clipping acts on noise",
+                        format("largest |ratio - 1| %.2g", m.ratio_deviation),
+                        "with dropout this is as it must be; otherwise report it: it is an error of the trainer"});
   if (m.evaluated_quant != m.trained_quant)
     findings.push_back({"eval-differs", Severity::warning,
                         "The accuracy is measured under another quantization than the training runs under",
@@ -171,6 +202,7 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
 }
 
 void judge_reward(const Measurements& m, std::vector<Finding>& findings) {
+  if (m.groups == 0) return;  // random weights: no problems, no rewards
   const std::string evidence = format("%lld of %lld groups of %lld samples; mean score %.3f",
                                       static_cast<long long>(m.groups_with_spread), static_cast<long long>(m.groups),
                                       static_cast<long long>(m.config.rollout.samples_per_prompt), m.mean_score);
@@ -182,35 +214,44 @@ void judge_reward(const Measurements& m, std::vector<Finding>& findings) {
                                       : "make the task harder, or raise rollout.temperature"});
   else
     findings.push_back({"reward-spread", Severity::info, "Some groups have both right and wrong answers", evidence, ""});
+  if (m.responses > 0 && static_cast<double>(m.truncated) > many_cut * static_cast<double>(m.responses))
+    findings.push_back({"responses-cut", Severity::warning,
+                        "Many responses are cut at the limit before they end, so they are scored as they break off",
+                        format("%lld of %lld at %lld tokens", static_cast<long long>(m.truncated),
+                               static_cast<long long>(m.responses), static_cast<long long>(m.config.rollout.max_response_length)),
+                        "raise rollout.max_response_length, or ask for shorter answers in prompt.text; if none ends at any length, "
+                        "check eos_token_id in the model's config.json"});
 }
 
-struct MeanError {
-  double weight = 0, activation = 0;
-  std::int64_t weights = 0, activations = 0;
-};
-
-// Over projections: where a wrapper and its base layer both quantize, the second finds numbers that are rounded already,
-// and its error of next to nothing says nothing; the larger error of the two counts.
-MeanError mean_error(const Measurements& m) {
-  std::map<std::string, double> weights, activations;
-  const auto keep_worse = [](std::map<std::string, double>& worst, const std::string& projection, double sqnr) {
-    if (!std::isfinite(sqnr)) return;
-    const auto [entry, is_new] = worst.emplace(projection, sqnr);
-    if (!is_new) entry->second = std::min(entry->second, sqnr);
-  };
-  for (std::size_t i = 0; i < m.errors.size(); ++i) {
-    const auto& error = m.errors[i];
-    const auto& projection = m.report.modules[i].projection;
-    if (error.weight_sqnr_db != 0) keep_worse(weights, projection, error.weight_sqnr_db);
-    if (error.activation) keep_worse(activations, projection, error.activation_sqnr_db);
+void judge_updates(const Measurements& m, std::vector<Finding>& findings) {
+  if (m.updates.empty()) return;
+  const auto& last = m.updates.back();
+  std::string evidence;
+  for (std::size_t i = 0; i < m.updates.size(); ++i) {
+    const auto& u = m.updates[i];
+    evidence += format("%supdate %zu: %lld of %zu tensors with a gradient, moved by %.2g of their norm, log-probs by %.2g on average, "
+                       "%.1f %% of the tokens out of the clip range", i ? "; " : "", i + 1, static_cast<long long>(u.covered),
+                       m.gradients.size(), u.weight_norm > 0 ? u.update_norm / u.weight_norm : 0, u.logprob_change,
+                       100 * u.outside_clip);
   }
-  const auto average = [](const std::map<std::string, double>& values) {
-    double sum = 0;
-    for (const auto& [projection, value] : values) sum += value;
-    return values.empty() ? 0 : sum / static_cast<double>(values.size());
-  };
-  return {average(weights), average(activations), static_cast<std::int64_t>(weights.size()),
-          static_cast<std::int64_t>(activations.size())};
+  if (m.made_up_rewards) evidence += "; on made-up rewards, as no group has a spread";
+  const auto& grpo = m.config.grpo;
+  const double per_step = std::ceil(static_cast<double>(grpo.train_batch_size) / static_cast<double>(std::max<std::int64_t>(grpo.mini_batch_size, 1)));
+  const double updates = per_step * static_cast<double>(m.config.train.steps);
+  const bool moves = last.update_norm > 0;
+  const double largest = std::max_element(m.updates.begin(), m.updates.end(), [](const auto& a, const auto& b) {
+                           return a.outside_clip < b.outside_clip;
+                         })->outside_clip;
+  if (largest > large_outside_clip)
+    findings.push_back({"lr-large", Severity::warning, "The learning rate is too large: one update throws many tokens out of the clip range",
+                        evidence, "a smaller optimizer.lr, a tenth to begin with"});
+  else if (moves && last.logprob_change * updates < small_total_change)
+    findings.push_back({"lr-small", Severity::warning,
+                        "The learning rate is too small: even if all updates of the run pulled the same way, log-probs would hardly move",
+                        evidence + format("; %.0f updates of that size add up to %.2g", updates, last.logprob_change * updates),
+                        "a larger optimizer.lr"});
+  else
+    findings.push_back({"first-updates", Severity::info, "What the first two updates do at the full learning rate", evidence, ""});
 }
 
 void judge_errors(const Measurements& m, std::vector<Finding>& findings) {
@@ -242,6 +283,34 @@ void judge_errors(const Measurements& m, std::vector<Finding>& findings) {
                         low, "leave them out with quant.exclude, or take a finer format"});
 }
 
+void judge_layers(const Measurements& m, std::vector<Finding>& findings) {
+  if (m.layers.empty()) return;
+  const LayerError* worst = &m.layers.front();
+  std::size_t fall = 0;  // the layer behind which most is lost
+  double lost = 0;
+  for (std::size_t i = 0; i < m.layers.size(); ++i) {
+    if (m.layers[i].residual_sqnr_db < worst->residual_sqnr_db) worst = &m.layers[i];
+    const double now = i == 0 ? 0 : m.layers[i - 1].residual_sqnr_db - m.layers[i].residual_sqnr_db;
+    if (now > lost) {
+      lost = now;
+      fall = i;
+    }
+  }
+  std::string evidence = format("residual stream, signal to noise: %.1f dB behind the first layer, %.1f dB behind the last, least %.1f dB "
+                                "behind layer %lld", m.layers.front().residual_sqnr_db, m.layers.back().residual_sqnr_db,
+                                worst->residual_sqnr_db, static_cast<long long>(worst->layer));
+  if (lost > 0) evidence += format("; most is lost in layer %zu (%.1f dB)", fall, lost);
+  const auto apart = std::find_if(m.layers.begin(), m.layers.end(),
+                                  [](const auto& layer) { return !(layer.residual_sqnr_db >= fallen_apart_db); });
+  if (apart != m.layers.end())
+    findings.push_back({"falls-apart", Severity::warning,
+                        "Under quantization the model falls apart: from some layer on, most of the residual stream is noise",
+                        format("from layer %lld on; ", static_cast<long long>(apart->layer)) + evidence,
+                        "leave that layer and its neighbours out with quant.exclude, or take a finer format"});
+  else
+    findings.push_back({"layer-error", Severity::info, "How quantization error comes together over the layers", evidence, ""});
+}
+
 }  // namespace
 
 const char* name(Severity severity) {
@@ -253,6 +322,16 @@ const char* name(Severity severity) {
   return "error";
 }
 
+const char* name(Gap gap) {
+  switch (gap) {
+    case Gap::none: return "none";
+    case Gap::estimator: return "estimator";
+    case Gap::rounding: return "rounding";
+    case Gap::unreachable: return "unreachable";
+  }
+  return "none";
+}
+
 std::vector<Finding> judge(const Measurements& m) {
   std::vector<Finding> findings;
   judge_gradients(m, findings);
@@ -260,64 +339,11 @@ std::vector<Finding> judge(const Measurements& m) {
   judge_sampling(m, findings);
   judge_reward(m, findings);
   judge_errors(m, findings);
+  judge_layers(m, findings);
+  judge_updates(m, findings);
   std::stable_sort(findings.begin(), findings.end(),
                    [](const Finding& a, const Finding& b) { return a.severity > b.severity; });
   return findings;
-}
-
-nlohmann::json doctor_json(const Measurements& m, const std::vector<Finding>& findings) {
-  using nlohmann::json;
-  json listed = json::array(), without = json::array(), modules = json::array(), projections = json::object();
-  for (const auto& finding : findings)
-    listed.push_back({{"id", finding.id},
-                      {"severity", name(finding.severity)},
-                      {"what", finding.what},
-                      {"evidence", finding.evidence},
-                      {"change", finding.change}});
-  for (const auto& gradient : m.gradients)
-    if (!gradient.non_zero) without.push_back(gradient.tensor);
-  for (const auto& [projection, count] : by_projection(m))
-    projections[projection] = {{"with_gradient", count.with}, {"tensors", count.all}};
-  for (const auto& error : m.errors) {
-    json module{{"name", error.module}};
-    if (error.weight_sqnr_db != 0) module["weight_sqnr_db"] = json_number(error.weight_sqnr_db);
-    if (error.activation) {
-      module["activation_sqnr_db"] = json_number(error.activation_sqnr_db);
-      module["activation_dead_share"] = error.dead_share;
-    }
-    modules.push_back(module);
-  }
-  const Count all = total(m);
-  const MeanError mean = mean_error(m);
-  return {{"findings", listed},
-          {"quantized_modules", m.report.modules.size()},
-          {"quantized_projections", m.report.projections},
-          {"twice", m.report.twice},
-          {"gradients",
-           {{"tensors", all.all}, {"with_gradient", all.with}, {"without", without}, {"by_projection", projections}}},
-          {"rollout",
-           {{"tokens", m.tokens},
-            {"mean_gap", json_number(m.gap_mean)},
-            {"max_gap", json_number(m.gap_max)},
-            {"k3_kl", json_number(m.gap_k3)},
-            {"apply_during", m.config.quant.apply_during}}},
-          {"reward", {{"groups", m.groups}, {"with_spread", m.groups_with_spread}, {"mean_score", m.mean_score}}},
-          {"quant", {{"trained", m.trained_quant}, {"evaluated", m.evaluated_quant}}},
-          {"error", {{"weight_sqnr_db", mean.weight}, {"activation_sqnr_db", mean.activation}, {"modules", modules}}},
-          {"seconds", m.seconds}};
-}
-
-std::string doctor_text(const Measurements& m, const std::vector<Finding>& findings) {
-  const Count all = total(m);
-  std::string text = format("%zu modules quantized (%lld projections, %zu of them twice), %lld of %lld adapter tensors with a gradient, %.1f s\n",
-                            m.report.modules.size(), static_cast<long long>(m.report.projections), m.report.twice.size(),
-                            static_cast<long long>(all.with), static_cast<long long>(all.all), m.seconds);
-  for (const auto& finding : findings) {
-    text += "\n" + std::string(name(finding.severity)) + ": " + finding.what + ". [" + finding.id + "]\n";
-    if (!finding.evidence.empty()) text += "  seen: " + finding.evidence + "\n";
-    if (!finding.change.empty()) text += "  change: " + finding.change + "\n";
-  }
-  return text;
 }
 
 }  // namespace assay::train

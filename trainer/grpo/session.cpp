@@ -3,7 +3,9 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "experiments/spec/canonical.h"
 #include "support/files.h"
@@ -39,6 +41,17 @@ ProblemSet read_set(const std::string& file, const PromptBuilder& builder, std::
   return set;
 }
 
+// A response of full length has to fit behind every prompt.
+void check_positions(const ProblemSet& set, std::int64_t max_response, const ModelShape& shape) {
+  for (std::size_t i = 0; i < set.prompts.size(); ++i) {
+    const auto length = static_cast<std::int64_t>(set.prompts[i].size());
+    if (length + max_response > shape.max_positions)
+      throw BadInput(set.file.string() + ":" + std::to_string(set.problems[i].line) + ": the prompt has " + std::to_string(length) +
+                     " tokens, and with rollout.max_response_length = " + std::to_string(max_response) +
+                     " that is more than the model's " + std::to_string(shape.max_positions) + " positions; lower it");
+  }
+}
+
 std::string label(const spec::QuantConfig& quant, bool on) { return spec::quant_label(on ? quant : spec::QuantConfig{}); }
 
 bool quantized_training(const spec::QuantConfig& quant) {
@@ -71,8 +84,10 @@ Inputs read_inputs(const fs::path& path) {
   return inputs;
 }
 
-Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
-  const auto& config = inputs.config;
+namespace {
+
+// What of a run is the process's own.
+void set_up_process(const spec::Config& config) {
   if (config.trainer.kind != "embedded")
     throw BadInput("trainer.kind is \"" + config.trainer.kind + "\": assay-train runs \"embedded\" only");
   if (config.train.device != "cpu")
@@ -80,7 +95,25 @@ Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
   at::set_num_threads(static_cast<int>(config.train.threads));
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // a debugging aid that costs a pass over memory
+}
 
+// Adapters and quantizers.
+void attach(Session& session, ActivationQuantizer quantizer, bool lean) {
+  const auto& config = session.config;
+  if (lean)
+    session.decoder->set_lean(/*unquantized_too=*/config.quant.apply_during != "both" || config.eval.quant != "as_training");
+  const auto seed = static_cast<std::uint64_t>(config.train.seed);
+  refusing("lora.targets", [&] { session.decoder->attach_lora(config.lora, derive_seed(seed, 0, Purpose::lora)); });
+  session.report.label = spec::quant_label(config.quant);
+  if (config.quant.format != "none" || lean)
+    session.report = refusing("quant", [&] { return session.decoder->attach_quantizers(config.quant, std::move(quantizer)); });
+}
+
+}  // namespace
+
+Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
+  const auto& config = inputs.config;
+  set_up_process(config);
   Session session;
   session.config = config;
   session.derived = inputs.derived;
@@ -92,14 +125,34 @@ Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
   session.test = read_set(inputs.derived.test_path, builder, config.eval.limit, config.rollout.max_prompt_length);
 
   session.decoder = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
-  if (session.decoder->shape().eos_ids.empty())
+  const ModelShape& shape = session.decoder->shape();
+  check_vocabulary(model, *session.tokenizer, shape);
+  for (const ProblemSet* set : {&session.train, &session.test}) check_positions(*set, config.rollout.max_response_length, shape);
+  if (shape.eos_ids.empty())
     throw BadInput((model / "config.json").string() + ": there is no eos_token_id, so no response would ever end; add one");
-  const auto seed = static_cast<std::uint64_t>(config.train.seed);
-  refusing("lora.targets", [&] { session.decoder->attach_lora(config.lora, derive_seed(seed, 0, Purpose::lora)); });
-  session.report.label = spec::quant_label(config.quant);
-  if (config.quant.format != "none")
-    session.report = refusing("quant", [&] { return session.decoder->attach_quantizers(config.quant, std::move(quantizer)); });
+  attach(session, std::move(quantizer), config.train.memory == "lean");
   return session;
+}
+
+Session open_random_session(const Inputs& inputs, const fs::path& folder, ActivationQuantizer quantizer) {
+  Session session;
+  session.config = inputs.config;
+  session.derived = inputs.derived;
+  session.config.train.device = "cpu";  // what is looked at is the same everywhere
+  session.config.train.threads = std::min<std::int64_t>(session.config.train.threads, std::thread::hardware_concurrency());
+  set_up_process(session.config);
+  const ModelShape shape = refusing("", [&] { return ModelShape::read(folder); });
+  session.decoder = std::make_unique<Decoder>(
+      Decoder::fresh(shape, derive_seed(static_cast<std::uint64_t>(inputs.config.train.seed), 3, Purpose::doctor)));
+  attach(session, std::move(quantizer), /*lean=*/true);
+  return session;
+}
+
+void check_vocabulary(const fs::path& folder, const Tokenizer& tokenizer, const ModelShape& shape) {
+  if (tokenizer.vocabulary_size() > shape.vocabulary)
+    throw BadInput(folder.string() + ": tokenizer.json has ids up to " + std::to_string(tokenizer.vocabulary_size() - 1) +
+                   ", and config.json says vocab_size = " + std::to_string(shape.vocabulary) +
+                   "; they are not of the same model: copy both from one place");
 }
 
 std::string Session::completion(const std::vector<std::int32_t>& ids) const {

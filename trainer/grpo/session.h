@@ -56,6 +56,15 @@ struct Session {
 // config or an input file is to blame for. `quantizer`: see decoder.h.
 Session open_session(const Inputs& inputs, ActivationQuantizer quantizer = default_activation_quantizer());
 
+// A session of random weights, N(0, 0.02), of the shape that FOLDER/config.json says: no tokenizer, no problems, one form
+// of each weight kept (Decoder::set_lean), on the CPU whatever train.device. For looking at a config before its model is
+// there.
+Session open_random_session(const Inputs& inputs, const std::filesystem::path& folder,
+                            ActivationQuantizer quantizer = default_activation_quantizer());
+
+// Throws BadInput when the tokenizer of the folder has ids that the model has no row for.
+void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer, const ModelShape& shape);
+
 // The attach report as quant-report.json holds it.
 std::string quant_report_json(const AttachReport& report);
 

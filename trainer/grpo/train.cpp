@@ -12,6 +12,7 @@
 #include "trainer/grpo/checkpoint.h"
 #include "trainer/grpo/coverage_watch.h"
 #include "trainer/grpo/evaluate.h"
+#include "trainer/grpo/finding_watch.h"
 #include "trainer/grpo/metrics_log.h"
 #include "trainer/grpo/optimizer.h"
 #include "trainer/grpo/report_step.h"
@@ -235,6 +236,7 @@ class Run {
                  {{"id", "not-batch-invariant"}, {"largest", gap->second}});
     }
     coverage_.add(step_, batch, update, learning_rate(config_.optimizer, step_), log_);
+    findings_.add(step_, metrics, log_);
   }
 
   // What was done of a step in progress is lost; the checkpoint is from before it.
@@ -269,6 +271,7 @@ class Run {
   DataOrder order_;
   CoverageWatch coverage_;
   CheckpointStore store_;
+  FindingWatch findings_{config_};
   std::string test_sha256_;
   Machine machine_;
   Position at_;                    // behind the last step that is done

@@ -60,7 +60,12 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
   if (model.has_quantizers) throw std::logic_error("quantizers are attached once");
   AttachReport report;
   report.label = spec::quant_label(config);
-  if (config.format == "none") return report;
+  if (config.format == "none") {
+    if (model.lean)
+      for (Layer& layer : model.layers)
+        for (Projection* p : layer.projections()) p->weight.keep_forward_only();
+    return report;
+  }
   if (model.base_trainable) throw std::logic_error("the weights are quantized once: the base must be frozen");
 
   const bool weights = config.injection_point != "activation", activations = config.injection_point != "weight";
@@ -95,6 +100,10 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
         quant::ErrorStats stats;
         p->quantized = Matrix(quant::fake_quantize(p->weight.value(), q.weight, axis, &stats));
         sqnr = stats.sqnr_db();
+        if (model.lean) {  // here and not behind the loop: the most that is alive at once is what counts
+          p->quantized.keep_forward_only();
+          if (!model.keep_unquantized) p->weight = Matrix();
+        }
       }
       p->on_wrapper = wrapper && activations;
       p->on_base = base && activations;
@@ -113,6 +122,10 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
                              "none; modules are called " + known.front() + (model.has_lora ? ", " + known[1] : "") +
                              " … " + known[known.size() - 2]);
   }
+  if (model.lean)
+    for (Layer& layer : model.layers)
+      for (Projection* p : layer.projections())
+        if (p->weight.defined()) p->weight.keep_forward_only();
   model.has_quantizers = true;
   return report;
 }

@@ -32,8 +32,14 @@ Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
                               const std::shared_ptr<const std::vector<std::int32_t>>& positions) {
   const at::Tensor z = rms_norm(x, layer.input_norm, shape.rms_eps);
   Memo memo;
-  const at::Tensor q = layer.q.forward(z, quantizers, memo);
-  const at::Tensor k = layer.k.forward(z, quantizers, memo);
+  at::Tensor q = layer.q.forward(z, quantizers, memo), k = layer.k.forward(z, quantizers, memo);
+  const auto by_head = [&](const at::Tensor& y, const at::Tensor& w) {
+    return rms_norm(y.view({-1, heads.size}), w, shape.rms_eps).view(y.sizes());
+  };
+  if (shape.qk_norm) {
+    q = by_head(q, layer.q_norm);
+    k = by_head(k, layer.k_norm);
+  }
   return {rotate(q, heads.heads, rope, positions), rotate(k, heads.kv_heads, rope, positions),
           layer.v.forward(z, quantizers, memo)};
 }
@@ -84,9 +90,11 @@ at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& la
   cover(model, layout->longest);
   model.refresh();
   at::Tensor x = model.embed(ids);
-  for (Layer& layer : model.layers) {
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    Layer& layer = model.layers[i];
     const Model::Queries now = model.queries(layer, x, layout->positions);
     x = model.after_attention(layer, x, attention(now.q, now.k, now.v, {}, {}, layout, model.heads));
+    if (model.layer_observer) model.layer_observer(static_cast<std::int64_t>(i), x);
     if (keys) {
       keys->push_back(now.k);
       values->push_back(now.v);
@@ -133,9 +141,37 @@ AttachReport Decoder::attach_quantizers(const spec::QuantConfig& quant, Activati
   return attach_by_rule(*impl_, quant, std::move(quantizer));
 }
 
+void Decoder::set_lean(bool unquantized_too) {
+  if (impl_->has_lora || impl_->has_quantizers || impl_->base_trainable)
+    throw std::logic_error("lean is said before anything is attached");
+  impl_->lean = true;
+  impl_->keep_unquantized = unquantized_too;
+}
+
+std::vector<std::string> Decoder::projections() const {
+  std::vector<std::string> names;
+  for (Layer& layer : impl_->layers)
+    for (const Projection* p : layer.projections()) names.push_back(p->name);
+  return names;
+}
+
+bool Decoder::has_unquantized_weights() const {
+  for (Layer& layer : impl_->layers)
+    for (const Projection* p : layer.projections())
+      if (!p->weight.defined()) return false;
+  return true;
+}
+
 void Decoder::set_phase(Phase phase) { impl_->quantizers.phase = phase; }
 Phase Decoder::phase() const { return impl_->quantizers.phase; }
 void Decoder::set_observer(Observer observer) { impl_->quantizers.observer = std::move(observer); }
+void Decoder::set_layer_observer(LayerObserver observer) { impl_->layer_observer = std::move(observer); }
+
+ActivationQuantizer Decoder::exchange_quantizer(ActivationQuantizer quantizer) {
+  if (!impl_->has_quantizers) throw std::logic_error("there is no quantizer to exchange");
+  std::swap(impl_->quantizers.quantize, quantizer);
+  return quantizer;
+}
 
 std::vector<NamedTensor> Decoder::adapter() const {
   std::vector<NamedTensor> all;
@@ -152,6 +188,7 @@ std::vector<NamedTensor> Decoder::adapter() const {
 std::vector<NamedTensor> Decoder::base_weights() const { return impl_->named(); }
 
 void Decoder::set_base_trainable(bool trainable) {
+  if (trainable && impl_->lean) throw std::logic_error("lean weights stay frozen");
   if (trainable && (impl_->has_lora || impl_->has_quantizers))
     throw std::logic_error("a base with LoRA or quantizers stays frozen");
   for (const NamedTensor& weight : impl_->named()) at::Tensor(weight.tensor).requires_grad_(trainable);
@@ -194,6 +231,7 @@ at::Tensor Decoder::respond(const PromptCache& prompts, const std::vector<std::i
     x = model.after_attention(
         model.layers[i], x,
         attention(now.q, now.k, now.v, prompts.keys[i], prompts.values[i], layout, model.heads));
+    if (model.layer_observer) model.layer_observer(static_cast<std::int64_t>(i), x);
   }
   return rms_norm(x, model.norm, model.shape.rms_eps);
 }
@@ -216,7 +254,7 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
 }
 
 ScoredTokens Decoder::score(const at::Tensor& hidden, const at::Tensor& targets, double temperature) {
-  const Scores scores = score_tokens(hidden, impl_->head, targets, temperature);
+  const Scores scores = score_tokens(hidden, impl_->head, targets, temperature, impl_->lean);
   return {scores.logprobs, scores.entropy};
 }
 

@@ -1,4 +1,4 @@
-// The decoder of the Qwen2 and Llama families, with LoRA and quantizers attached by rule.
+// The decoder of the Qwen2, Qwen3 and Llama families, with LoRA and quantizers attached by rule.
 //
 // Dimensions: P prompts, B response rows (B = P * G when every prompt has G samples), T prompt length (padded),
 // R response length, D hidden size, H heads, K key/value heads, E head size, V vocabulary, L layers.
@@ -26,13 +26,24 @@
 
 namespace assay::train {
 
+// Rotary positions: pair i of a head turns by position × theta^(-2i / E), changed as config.json's rope_scaling says.
+struct RopeScaling {
+  std::string type = "default";  // default | linear | llama3
+  double factor = 1;             // linear: every frequency is divided by it
+  // llama3 (Llama 3.1 and later): wavelengths above original / low_freq_factor are divided by factor, those below
+  // original / high_freq_factor stay, in between it is blended.
+  double low_freq_factor = 1, high_freq_factor = 4, original_positions = 8192;
+};
+
 // config.json, the fields that shape the mathematics. A field that changes them and is not supported is refused by name.
 struct ModelShape {
-  std::string family;  // qwen2 | llama
+  std::string family;  // qwen2 | qwen3 | llama
   std::int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_size = 0, intermediate = 0;
   std::int64_t max_positions = 0;
   double rope_theta = 10000, rms_eps = 1e-6;
-  bool tied = false, qkv_bias = false;
+  RopeScaling rope;
+  bool tied = false, qkv_bias = false, o_bias = false, mlp_bias = false;
+  bool qk_norm = false;  // Qwen3: each head of q and k through an RMS norm of its own, before it is rotated
   std::vector<std::int32_t> eos_ids;  // config.json and generation_config.json together
   static ModelShape read(const std::filesystem::path& folder);  // throws std::runtime_error "FILE: WHAT"
 };
@@ -98,9 +109,16 @@ class Decoder {
   // LoRA on the target projections: A kaiming-uniform as PEFT, B zero, from `seed`. The base is frozen.
   // Throws std::runtime_error when a target matches no module.
   void attach_lora(const spec::LoraConfig& lora, std::uint64_t seed);
+  // Keeps one form of each frozen weight instead of the three or four that the products read fastest: a third of the
+  // memory, the same numbers, one more pass over the weights in each backward. Said before anything is attached, in force
+  // from attach_lora() and attach_quantizers() on. Unless `unquantized_too`, a quantized projection then exists quantized
+  // only, and a phase in which the quantizers do not act throws std::logic_error. base_weights() lists what is left.
+  void set_lean(bool unquantized_too);
   // Quantizers by rule. Frozen weights are quantized once, here. Throws std::runtime_error when nothing matches.
   AttachReport attach_quantizers(const spec::QuantConfig& quant,
                                  ActivationQuantizer quantizer = default_activation_quantizer());
+  std::vector<std::string> projections() const;  // every linear layer of the decoder, model.layers.0.self_attn.q_proj …
+  bool has_unquantized_weights() const;          // false: only what set_lean(false) and attach_quantizers() left
   void set_phase(Phase phase);  // at first: training
   Phase phase() const;
 
@@ -148,6 +166,12 @@ class Decoder {
   // Called with (module name, input of its quantizer, its result) by every activation quantizer; empty: none.
   using Observer = std::function<void(const std::string& module, const at::Tensor& x, const at::Tensor& xq)>;
   void set_observer(Observer observer);
+  // Called with the residual stream behind each layer [tokens, D] by prefill() and respond(); empty: none.
+  using LayerObserver = std::function<void(std::int64_t layer, const at::Tensor& hidden)>;
+  void set_layer_observer(LayerObserver observer);
+  // Puts another activation quantizer in the place of the one attached, which is returned: to find out what one of them
+  // does. Throws std::logic_error when none is attached.
+  ActivationQuantizer exchange_quantizer(ActivationQuantizer quantizer);
 
  private:
   struct Impl;

@@ -20,7 +20,8 @@ struct ScoreNode : torch::autograd::Node {
 
 }  // namespace
 
-Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& targets, double temperature) {
+Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& targets, double temperature,
+                    bool one_form) {
   TORCH_CHECK(!head.value().requires_grad(), "log-probs of chosen tokens need a frozen head");
   TORCH_CHECK(targets.scalar_type() == at::kLong && targets.is_contiguous());
   const auto& kernel = kernels::active();
@@ -29,7 +30,7 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
   Scores scores{at::empty({m}, hidden.options()), at::empty({m}, hidden.options())};
   at::Tensor slope = graph ? at::empty({m, d}, hidden.options()) : at::Tensor();
   const auto forward = head.forward_pack();
-  const auto backward = graph ? head.backward_pack() : nullptr;
+  const auto backward = graph && !one_form ? head.backward_pack() : nullptr;
   const float *ph = data(hidden), *pw = data(head.value());
   const std::int64_t* pt = targets.const_data_ptr<std::int64_t>();
   float *pl = mutable_data(scores.logprobs), *pe = mutable_data(scores.entropy),
@@ -54,7 +55,10 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
         const float* w = pw + pt[r0 + i] * d;
         for (std::int64_t j = 0; j < d; ++j) ps[(r0 + i) * d + j] = w[j] * inverse;
       }
-      kernel.gemm_packed(rows, logits.data(), vocabulary, 1, *backward, ps + r0 * d, d, -inverse, nullptr, true);
+      if (backward)
+        kernel.gemm_packed(rows, logits.data(), vocabulary, 1, *backward, ps + r0 * d, d, -inverse, nullptr, true);
+      else
+        kernel.gemm(rows, d, vocabulary, logits.data(), vocabulary, 1, pw, d, ps + r0 * d, d, -inverse, true);
     }
   });
   if (graph) {

@@ -14,6 +14,7 @@ namespace assay::train {
 
 struct Layer {
   at::Tensor input_norm, post_norm;
+  at::Tensor q_norm, k_norm;  // [E]; undefined: the family has none
   Projection q, k, v, o, gate, up, down;
   std::array<Projection*, 7> projections() { return {&q, &k, &v, &o, &gate, &up, &down}; }
 };
@@ -27,7 +28,9 @@ struct Model {
   Matrix head;           // [V, D]; the embedding itself where tied
   Rope rope;
   Quantizers quantizers;
+  Decoder::LayerObserver layer_observer;
   bool base_trainable = false, has_lora = false, has_quantizers = false;
+  bool lean = false, keep_unquantized = true;  // see Decoder::set_lean
 
   // Every weight under its Hugging Face name, in model order; the tied head left out.
   std::vector<NamedTensor> named() const;

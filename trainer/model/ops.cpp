@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <cmath>
+
 #include "trainer/model/graph.h"
 
 namespace assay::train {
@@ -20,7 +22,49 @@ void over_rows(std::int64_t n, std::int64_t grain, const std::function<void(std:
 
 // ---- Matrix ----
 
+namespace {
+
+// The packed form of B = W from that of B = W^T: whole 16 x 16 blocks, turned.
+std::shared_ptr<const Packed> turned(const Packed& from) {
+  constexpr auto panel = kernels::panel;
+  auto to = std::make_shared<Packed>();
+  to->k = from.n;
+  to->n = from.k;
+  const std::int64_t panels = kernels::round_up(to->n, panel) / panel;
+  to->data.resize(static_cast<std::size_t>(panels * panel * to->k));
+  const float* source = from.data.data();
+  float* out = to->data.data();
+  over_rows(panels, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p)      // columns 16 p .. of the new form: rows k of the old one
+      for (std::int64_t n = 0; n < to->k; ++n)
+        for (std::int64_t j = 0; j < panel; ++j) {
+          const std::int64_t k = p * panel + j;
+          out[(p * to->k + n) * panel + j] =
+              k < from.k ? source[((n / panel) * from.k + k) * panel + n % panel] : 0.f;
+        }
+  });
+  return to;
+}
+
+}  // namespace
+
+void Matrix::keep_forward_only() {
+  if (lean_) return;
+  TORCH_INTERNAL_ASSERT(!value_.requires_grad());
+  forward_pack();
+  backward_.reset();
+  value_ = at::Tensor();
+  lean_ = true;
+}
+
+BackwardForm::BackwardForm(Matrix& matrix) {
+  (matrix.lean() ? forward_ : ready_) = matrix.lean() ? matrix.forward_pack() : matrix.backward_pack();
+}
+
+std::shared_ptr<const Packed> BackwardForm::get() const { return ready_ ? ready_ : turned(*forward_); }
+
 std::shared_ptr<const Packed> Matrix::forward_pack() {
+  if (lean_) return forward_;
   if (!forward_ || forward_version_ != value_._version()) {
     auto packed = std::make_shared<Packed>();
     pack(*packed, data(value_), in(), out(), 1, in());
@@ -31,6 +75,7 @@ std::shared_ptr<const Packed> Matrix::forward_pack() {
 }
 
 std::shared_ptr<const Packed> Matrix::backward_pack() {
+  if (lean_) return turned(*forward_);
   if (!backward_ || backward_version_ != value_._version()) {
     auto packed = std::make_shared<Packed>();
     pack(*packed, data(value_), out(), in(), in(), 1);
@@ -41,6 +86,7 @@ std::shared_ptr<const Packed> Matrix::backward_pack() {
 }
 
 void Matrix::refresh() {
+  if (lean_) return;
   forward_.reset();
   backward_.reset();
 }
@@ -144,12 +190,29 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   return y;
 }
 
+namespace {
+
+// transformers' modeling_rope_utils computes these in float32, and so does this.
+at::Tensor scaled(const at::Tensor& frequency, const RopeScaling& scaling) {
+  if (scaling.type == "linear") return frequency / scaling.factor;
+  if (scaling.type != "llama3") return frequency;
+  const double low = scaling.low_freq_factor, high = scaling.high_freq_factor, original = scaling.original_positions;
+  const at::Tensor wavelength = 2 * M_PI / frequency;
+  const at::Tensor divided = frequency / scaling.factor;
+  const at::Tensor blend = (original / wavelength - low) / (high - low);
+  const at::Tensor between = (1 - blend) * divided + blend * frequency;
+  const at::Tensor upper = at::where(wavelength > original / low, divided, between);
+  return at::where(wavelength < original / high, frequency, upper);
+}
+
+}  // namespace
+
 void Rope::cover(std::int64_t positions) {
   if (cosine_.defined() && cosine_.size(0) >= positions) return;
   const at::NoGradGuard no_grad;
   const std::int64_t size = std::max<std::int64_t>(positions, cosine_.defined() ? 2 * cosine_.size(0) : 256);
   const at::Tensor exponent = at::arange(0, head_size_, 2, at::kFloat) / static_cast<double>(head_size_);
-  const at::Tensor frequency = at::reciprocal(at::pow(theta_, exponent));
+  const at::Tensor frequency = scaled(at::reciprocal(at::pow(theta_, exponent)), scaling_);
   const at::Tensor angle = at::arange(size, at::kFloat).unsqueeze(1) * frequency.unsqueeze(0);
   cosine_ = angle.cos().contiguous();
   sine_ = angle.sin().contiguous();
@@ -205,7 +268,7 @@ at::Tensor outer_sum(const at::Tensor& u, const at::Tensor& x, float alpha) {
 // Inputs: x, weight, bias, lora a, lora b.
 struct LinearNode : torch::autograd::Node {
   at::Tensor x, low;  // low = x·A^T [M, r]
-  std::shared_ptr<const Packed> weight, a, b;  // backward forms
+  BackwardForm weight, a, b;
   float scale = 1;
   variable_list apply(variable_list&& grads) override {
     const at::Tensor dy = grads[0].contiguous();
@@ -213,7 +276,7 @@ struct LinearNode : torch::autograd::Node {
     if (task_should_compute_output(0)) {
       dx = at::empty_like(x);
       if (weight)
-        product(dy, *weight, dx, 1.f, {}, false);
+        product(dy, *weight.get(), dx, 1.f, {}, false);
       else
         dx.zero_();
     }
@@ -221,8 +284,8 @@ struct LinearNode : torch::autograd::Node {
     if (task_should_compute_output(2)) dbias = dy.sum(0);
     if (b) {
       at::Tensor dlow = at::empty_like(low);
-      product(dy, *b, dlow, scale, {}, false);
-      if (dx.defined()) product(dlow, *a, dx, 1.f, {}, true);
+      product(dy, *b.get(), dlow, scale, {}, false);
+      if (dx.defined()) product(dlow, *a.get(), dx, 1.f, {}, true);
       if (task_should_compute_output(3)) da = outer_sum(dlow, x, 1.f);
       if (task_should_compute_output(4)) db = outer_sum(dy, low, scale);
     }
@@ -231,7 +294,7 @@ struct LinearNode : torch::autograd::Node {
   std::string name() const override { return "LoraLinear"; }
   void release_variables() override {
     x = low = at::Tensor();
-    weight = a = b = nullptr;
+    weight = a = b = BackwardForm();
   }
 };
 
@@ -252,11 +315,11 @@ at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bi
   if (any_wants_graph(x, w, bias, a, b)) {
     auto node = new_node<LinearNode>();
     node->x = x.detach();
-    if (weight && wants_graph(x)) node->weight = weight->backward_pack();
+    if (weight && wants_graph(x)) node->weight = BackwardForm(*weight);
     if (lora) {
       node->low = low;
-      node->a = lora->a.backward_pack();
-      node->b = lora->b.backward_pack();
+      node->a = BackwardForm(lora->a);
+      node->b = BackwardForm(lora->b);
       node->scale = lora->scale;
     }
     hang(y, node, x, w, bias, a, b);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "trainer/model/decoder.h"
 #include "trainer/model/matrix.h"
 
 namespace assay::train {
@@ -26,7 +27,8 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 class Rope {
  public:
   Rope() = default;
-  Rope(std::int64_t head_size, double theta) : head_size_(head_size), theta_(theta) {}
+  Rope(std::int64_t head_size, double theta, RopeScaling scaling)
+      : head_size_(head_size), theta_(theta), scaling_(std::move(scaling)) {}
   void cover(std::int64_t positions);
   const float* cosine() const { return cosine_.const_data_ptr<float>(); }
   const float* sine() const { return sine_.const_data_ptr<float>(); }
@@ -36,6 +38,7 @@ class Rope {
  private:
   std::int64_t head_size_ = 0;
   double theta_ = 0;
+  RopeScaling scaling_;
   at::Tensor cosine_, sine_;  // [positions, E / 2]
 };
 

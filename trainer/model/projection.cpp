@@ -1,5 +1,7 @@
 #include "trainer/model/projection.h"
 
+#include <stdexcept>
+
 #include "trainer/profile/profile.h"
 
 namespace assay::train {
@@ -22,6 +24,7 @@ at::Tensor Projection::forward(const at::Tensor& x, const Quantizers& quantizers
   const bool acts = quantizers.acts();
   const bool wrapper = acts && on_wrapper, base = acts && on_base, post = quantizers.post;
   Matrix& w = acts && quantized.defined() ? quantized : weight;
+  if (!w.defined()) throw std::logic_error(name + " exists quantized only (train.memory = \"lean\"), and this phase asks for it unquantized");
   const at::Tensor input = wrapper && !post ? quantize(x, "", quantizers, &memo) : x;
   at::Tensor y;
   if (!base) {

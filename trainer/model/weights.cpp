@@ -3,12 +3,12 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <malloc.h>
 
-#include <cstring>
 #include <set>
 #include <stdexcept>
 
 #include "support/model_folder.h"
 #include "trainer/model/model.h"
+#include "trainer/model/tensor_file.h"
 
 namespace assay::train {
 
@@ -35,7 +35,7 @@ Model empty_model(const ModelShape& shape) {
   Model model;
   model.shape = shape;
   model.heads = {shape.heads, shape.kv_heads, shape.head_size};
-  model.rope = Rope(shape.head_size, shape.rope_theta);
+  model.rope = Rope(shape.head_size, shape.rope_theta, shape.rope);
   const auto options = at::TensorOptions(at::kFloat);
   const std::int64_t d = shape.hidden, f = shape.intermediate;
   const std::int64_t qw = model.heads.query_width(), kw = model.heads.key_width();
@@ -47,6 +47,10 @@ Model empty_model(const ModelShape& shape) {
     Layer& layer = model.layers[static_cast<std::size_t>(i)];
     layer.input_norm = at::empty({d}, options);
     layer.post_norm = at::empty({d}, options);
+    if (shape.qk_norm) {
+      layer.q_norm = at::empty({shape.head_size}, options);
+      layer.k_norm = at::empty({shape.head_size}, options);
+    }
     const auto make = [&](Projection& p, const char* name, std::int64_t out, std::int64_t in, bool bias) {
       p.name = projection_name(i, name);
       p.weight = Matrix(at::empty({out, in}, options));
@@ -55,10 +59,10 @@ Model empty_model(const ModelShape& shape) {
     make(layer.q, "q_proj", qw, d, shape.qkv_bias);
     make(layer.k, "k_proj", kw, d, shape.qkv_bias);
     make(layer.v, "v_proj", kw, d, shape.qkv_bias);
-    make(layer.o, "o_proj", d, qw, false);
-    make(layer.gate, "gate_proj", f, d, false);
-    make(layer.up, "up_proj", f, d, false);
-    make(layer.down, "down_proj", d, f, false);
+    make(layer.o, "o_proj", d, qw, shape.o_bias);
+    make(layer.gate, "gate_proj", f, d, shape.mlp_bias);
+    make(layer.up, "up_proj", f, d, shape.mlp_bias);
+    make(layer.down, "down_proj", d, f, shape.mlp_bias);
   }
   return model;
 }
@@ -70,9 +74,13 @@ std::vector<NamedTensor> Model::named() const {
     const std::string prefix = "model.layers." + std::to_string(i);
     all.push_back({prefix + ".input_layernorm.weight", layer.input_norm});
     all.push_back({prefix + ".post_attention_layernorm.weight", layer.post_norm});
+    if (layer.q_norm.defined()) {
+      all.push_back({prefix + ".self_attn.q_norm.weight", layer.q_norm});
+      all.push_back({prefix + ".self_attn.k_norm.weight", layer.k_norm});
+    }
     for (const Projection* p :
          {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      all.push_back({p->name + ".weight", p->weight.value()});
+      if (p->weight.value().defined()) all.push_back({p->name + ".weight", p->weight.value()});
       if (p->bias.defined()) all.push_back({p->name + ".bias", p->bias});
     }
   }
@@ -83,32 +91,12 @@ std::vector<NamedTensor> Model::named() const {
 
 namespace {
 
-std::string text(const std::vector<std::int64_t>& shape) {
-  std::string s = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + "]";
-}
-
 void fill(const NamedTensor& to, const support::TensorView& from, const std::string& where) {
   const std::vector<std::int64_t> wanted = to.tensor.sizes().vec();
   if (from.shape != wanted)
-    throw std::runtime_error(where + ": " + to.name + " has shape " + text(from.shape) + ", config.json asks for " +
-                             text(wanted));
-  at::ScalarType type;
-  if (from.dtype == "F32") {
-    type = at::kFloat;
-  } else if (from.dtype == "BF16") {
-    type = at::kBFloat16;
-  } else if (from.dtype == "F16") {
-    type = at::kHalf;
-  } else {
-    throw std::runtime_error(where + ": " + to.name + " has dtype " + from.dtype + " (F32, BF16 and F16 are read)");
-  }
-  // Bytes of a file need not be aligned for their type: copied before they are read as numbers.
-  at::Tensor raw = at::empty(wanted, at::TensorOptions(type));
-  if (from.bytes != raw.nbytes()) throw std::runtime_error(where + ": " + to.name + " has a wrong number of bytes");
-  std::memcpy(raw.mutable_data_ptr(), from.data, from.bytes);
-  to.tensor.copy_(raw);
+    throw std::runtime_error(where + ": " + to.name + " has shape " + shape_text(from.shape) + ", config.json asks for " +
+                             shape_text(wanted));
+  to.tensor.copy_(read_tensor(from, where, to.name));
   if (!at::isfinite(to.tensor).all().item<bool>())
     throw std::runtime_error(where + ": " + to.name + " holds NaN or infinite values; fetch or convert the checkpoint again");
 }

@@ -15,14 +15,18 @@ namespace {
 
 struct Options {
   std::filesystem::path path, out;
-  bool json = false;
+  std::filesystem::path shape;
+  bool json = false, random_weights = false;
   std::int64_t prompts = 16;
 };
 
 int run_doctor(const Options& options) {
   const Inputs inputs = read_inputs(options.path);
-  Session session = open_session(inputs);
-  const Measurements seen = measure(session, options.prompts);
+  const auto shape = options.shape.empty() ? std::filesystem::path(inputs.derived.model_path) : options.shape;
+  if (options.random_weights && !std::filesystem::exists(shape / "config.json"))
+    throw BadInput((shape / "config.json").string() + ": no such file, and random weights need its shape; give a folder that has one with --shape");
+  Session session = options.random_weights ? open_random_session(inputs, shape) : open_session(inputs);
+  const Measurements seen = options.random_weights ? measure_random(session) : measure(session, options.prompts);
   const auto findings = judge(seen);
   const std::string document = doctor_json(seen, findings).dump(2) + "\n";
   auto out = options.out;
@@ -50,6 +54,10 @@ void add_doctor(CLI::App& app, int& exit_code) {
   verb->add_option("--prompts", options->prompts, "groups to sample, at most train_batch_size")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
+  verb->add_flag("--random-weights", options->random_weights,
+                 "without the model: random weights of its shape, random prompts, made-up rewards; one form of each weight in memory");
+  verb->add_option("--shape", options->shape, "with --random-weights: the folder whose config.json says the shape, instead of model.path")
+      ->needs("--random-weights");
   verb->callback([options, &exit_code] { exit_code = run_doctor(*options); });
 }
 

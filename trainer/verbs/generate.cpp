@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/session.h"
 #include "trainer/rollout/sampler.h"
 #include "trainer/text/chat.h"
 #include "trainer/text/tokenizer.h"
@@ -21,7 +22,9 @@ using Json = nlohmann::json;
 class Generator {
  public:
   Generator(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads)
-      : folder_(folder), tokenizer_(load_tokenizer(folder)), decoder_(open_model(folder, adapter, threads)) {}
+      : folder_(folder), tokenizer_(load_tokenizer(folder)), decoder_(open_model(folder, adapter, threads)) {
+    check_vocabulary(folder, tokenizer_, decoder_.shape());
+  }
 
   Json answer(const Json& line) {
     refuse_unknown(line, {"prompt", "messages", "ids", "max_new_tokens", "temperature", "top_k", "top_p", "seed"});

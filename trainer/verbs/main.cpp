@@ -13,7 +13,7 @@ using namespace assay::train;
 namespace {
 
 constexpr void (*verbs[])(CLI::App&, int&) = {
-    add_run,      add_doctor,   add_eval,     add_generate, add_logprobs,
+    add_run,      add_doctor,   add_eval,     add_generate, add_logprobs, add_merge,
     add_pretrain, add_problems, add_quantize, add_score,    add_tokenize,
 };
 

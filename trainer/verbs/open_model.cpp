@@ -5,42 +5,22 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "support/files.h"
 #include "support/suggest.h"
 #include "trainer/grpo/adapter_io.h"
 #include "trainer/grpo/exit_code.h"
 
 namespace assay::train {
 
-namespace {
-
-// What of adapter_config.json shapes the mathematics.
-spec::LoraConfig lora_of(const std::filesystem::path& file) {
-  const auto json = nlohmann::json::parse(support::read_file(file));
-  spec::LoraConfig lora;
-  lora.rank = json.at("r").get<std::int64_t>();
-  lora.alpha = json.at("lora_alpha").get<double>();
-  lora.targets = json.at("target_modules").get<std::vector<std::string>>();
-  if (json.value("peft_type", "LORA") != "LORA") throw std::runtime_error("peft_type must be LORA");
-  if (json.value("bias", "none") != "none") throw std::runtime_error("bias other than none is not supported");
-  for (const char* key : {"use_rslora", "use_dora"})
-    if (json.value(key, false)) throw std::runtime_error(std::string(key) + " is not supported");
-  if (lora.rank < 1) throw std::runtime_error("r must be at least 1");
-  return lora;
-}
-
-}  // namespace
-
 Decoder open_model(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads) {
   at::set_num_threads(threads);
   try {
     Decoder decoder = Decoder::load(folder);
     if (!adapter.empty()) {
-      const auto file = adapter / "adapter_config.json";
+      const spec::LoraConfig lora = read_lora_config(adapter);
       try {
-        decoder.attach_lora(lora_of(file), 0);
+        decoder.attach_lora(lora, 0);
       } catch (const std::exception& error) {
-        throw std::runtime_error(file.string() + ": " + error.what());
+        throw std::runtime_error((adapter / "adapter_config.json").string() + ": " + error.what());
       }
       read_adapter(adapter, decoder.adapter());
     }

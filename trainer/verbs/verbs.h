@@ -11,6 +11,7 @@ void add_doctor(CLI::App& app, int& exit_code);    // doctor.cpp
 void add_eval(CLI::App& app, int& exit_code);      // eval.cpp
 void add_generate(CLI::App& app, int& exit_code);  // generate.cpp
 void add_logprobs(CLI::App& app, int& exit_code);  // logprobs.cpp
+void add_merge(CLI::App& app, int& exit_code);     // merge.cpp
 void add_pretrain(CLI::App& app, int& exit_code);  // pretrain.cpp
 void add_problems(CLI::App& app, int& exit_code);  // problems.cpp
 void add_quantize(CLI::App& app, int& exit_code);  // quantize.cpp

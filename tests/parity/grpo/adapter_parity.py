@@ -1,4 +1,6 @@
 """A run's adapter opened by PEFT: all tensors found, and the same greedy answers as assay-train's own last evaluation.
+Then `assay-train merge`, both forms: the merged folder in transformers and the --peft folder in PEFT give logits within
+1e-4 of ours and the same answers; the base sharded and stored in bf16 as well.
 
 Trains a few steps on a small random Qwen2 (made here, not quantized, so that transformers can compute the same), opens
 adapter/ with peft, and lets transformers answer the test problems.
@@ -7,6 +9,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -48,22 +51,18 @@ for name, first in (("train", 0), ("test", 100)):
                 for n in range(first, first + 40)]
     (run / f"{name}.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
 projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-config = {
-    "model": {"path": "model", "dtype": "fp32"}, "prompt": {"style": "plain", "text": "{question}?\n", "system": ""},
-    "data": {"train": "train.jsonl", "test": "test.jsonl"}, "reward": {"scorer": "verl"},
-    "lora": {"rank": 4, "alpha": 8.0, "targets": projections},
-    "quant": {"format": "none", "mode": "", "injection_point": "both", "apply_during": "both", "hook": "pre",
-              "blocking": "row", "tensor_scale": "tensor", "ste": True, "targets": projections, "exclude": []},
-    "rollout": {"samples_per_prompt": 8, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_prompt_length": 64,
-                "max_response_length": 12, "batch_size": 0},
-    "grpo": {"train_batch_size": 8, "gen_batch_size": 0, "mini_batch_size": 4, "micro_batch_size": 0, "filter_groups": False,
-             "max_num_gen_batches": 5, "advantage": "std", "loss_agg": "token-mean", "clip_ratio_low": 0.2,
-             "clip_ratio_high": 0.2, "clip_ratio_c": 3.0, "overlong_buffer": 0, "overlong_factor": 0.5},
-    "optimizer": {"lr": 0.01, "warmup_steps": 0, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8,
-                  "grad_clip": 1.0},
-    "eval": {"test_freq": 20, "limit": 0, "batch_size": 0, "quant": "as_training"},
-    "train": {"steps": 4, "seed": 1, "threads": 1, "device": "cpu"}, "trainer": {"kind": "embedded", "argv": []},
-    "schedule": {"time_limit": 0.0, "stall_timeout": 600.0}}
+# Every key with its default, as docs/series.md lists them (a test holds that table against the reader), then what differs.
+config = {}
+for line in (pathlib.Path(__file__).resolve().parents[3] / "docs/series.md").read_text().splitlines():
+    if row := re.match(r"\| `([a-z_]+)\.([a-z0-9_]+)` \| .* \| `(.*?)` \| ", line):
+        config.setdefault(row[1], {})[row[2]] = projections if row[3] == "all seven" else json.loads(row[3])
+for key, value in {
+        "model.path": "model", "prompt.text": "{question}?\n", "data.train": "train.jsonl", "data.test": "test.jsonl",
+        "lora.rank": 4, "lora.alpha": 8.0, "rollout.max_prompt_length": 64, "rollout.max_response_length": 12,
+        "grpo.train_batch_size": 8, "grpo.mini_batch_size": 4, "optimizer.lr": 0.01, "train.steps": 4}.items():
+    section, name = key.split(".")
+    assert name in config[section], key
+    config[section][name] = value
 (run / "config.json").write_text(json.dumps(config, sort_keys=True))
 subprocess.run([program, "run", run], check=True, stdout=subprocess.DEVNULL)
 
@@ -77,20 +76,56 @@ same_values = same_names and all(torch.equal(saved[name], loaded[name]) for name
 moved = sum(tensor.abs().sum().item() for name, tensor in saved.items() if "lora_B" in name)
 print(f"{'same' if same_values else 'DIFFERENT'}: {len(saved)} adapter tensors as PEFT loads them; B's magnitudes add up to {moved:.2f}")
 
-different = {"base": 0, "adapted": 0}
-for step, name in ((0, "base"), (4, "adapted")):
+for form, more in (("merged", []), ("peft", ["--peft"])):
+    subprocess.run([program, "merge", run, run / form, *more], check=True, stdout=subprocess.DEVNULL)
+merged = Qwen2ForCausalLM.from_pretrained(run / "merged", dtype=torch.float32).eval()
+tests = [json.loads(line) for line in (run / "test.jsonl").read_text().splitlines()]
+prompts = [tokenizer.encode(problem["question"] + "?\n").ids for problem in tests]
+good = True
+
+
+def our_logits(model, adapter):
+    out = run / "logits.safetensors"
+    subprocess.run([build / "bin" / "model_logits", model, out, *([adapter] if adapter else [])], check=True, text=True,
+                   input="\n".join(map(json.dumps, prompts)))
+    tensors = load_file(out)
+    return [tensors[f"logits.{i}"] for i in range(len(prompts))]
+
+
+def compare(label, theirs, ours, bound=1e-4):
+    global good
+    with torch.no_grad():
+        worst = max((theirs(torch.tensor([p])).logits[0].float() - o).abs().max().item() for p, o in zip(prompts, ours))
+    good &= worst <= bound
+    print(f"{'same' if worst <= bound else 'DIFFERENT'}: {label}: logits differ by {worst:.2e} at most (bound {bound})")
+
+
+ours = our_logits(run / "model", run / "adapter")
+compare("merged folder in transformers, against base + adapter here", merged, ours)
+fresh_base = Qwen2ForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+compare("--peft folder in PEFT, against base + adapter here", PeftModel.from_pretrained(fresh_base, run / "peft").eval(), ours)
+compare("merged folder in transformers, against the merged folder here", merged, our_logits(run / "merged", None))
+half = run / "half"
+Qwen2ForCausalLM.from_pretrained(run / "model", dtype=torch.bfloat16).save_pretrained(half, max_shard_size="30KB")
+shutil.copy(run / "model" / "tokenizer.json", half)
+subprocess.run([program, "merge", run, run / "merged-half", "--base", half], check=True, stdout=subprocess.DEVNULL)
+compare(f"bf16 base in {len(list(half.glob('*.safetensors')))} shards, merged in fp32",
+        Qwen2ForCausalLM.from_pretrained(run / "merged-half", dtype=torch.float32).eval(), our_logits(half, run / "adapter"))
+
+different = {"base": 0, "adapted": 0, "merged": 0}
+for step, name in ((0, "base"), (4, "adapted"), (4, "merged")):
     ours = [json.loads(line) for line in (run / "eval" / f"step-{step:06d}.jsonl").read_text().splitlines()]
-    tests = [json.loads(line) for line in (run / "test.jsonl").read_text().splitlines()]
-    for problem, answer in zip(tests, ours):
-        prompt = torch.tensor([tokenizer.encode(problem["question"] + "?\n").ids])
+    for ids, answer in zip(prompts, ours):
+        prompt = torch.tensor([ids])
+        choose = dict(input_ids=prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)
         with torch.no_grad():
             if name == "base":
                 with adapted.disable_adapter():
-                    out = adapted.generate(input_ids=prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)
+                    out = adapted.generate(**choose)
             else:
-                out = adapted.generate(input_ids=prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)
+                out = (merged if name == "merged" else adapted).generate(**choose)
         text = tokenizer.decode(out[0, prompt.shape[1]:].tolist(), skip_special_tokens=True)
         different[name] += text != answer["completion"]
     print(f"{'DIFFERENT' if different[name] else 'same'}: greedy answers of transformers, {name} model: "
           f"{different[name]} of {len(tests)} differ")
-sys.exit(0 if same_values and moved > 0 and not any(different.values()) else 1)
+sys.exit(0 if same_values and moved > 0 and good and not any(different.values()) else 1)

@@ -30,6 +30,14 @@ MODELS = {
     "llama-untied": ("Llama", dict(tie_word_embeddings=False), {}),
     "llama-tied-head_dim": ("Llama", dict(tie_word_embeddings=True, head_dim=32, rope_theta=5e5), {}),
     "llama-sharded": ("Llama", dict(tie_word_embeddings=False), dict(max_shard_size="200KB")),
+    "llama-fp16": ("Llama", dict(tie_word_embeddings=True), dict(dtype=torch.float16)),
+    "llama-biases": ("Llama", dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True), {}),
+    "llama-linear-rope": ("Llama", dict(rope_scaling=dict(rope_type="linear", factor=4.0)), {}),
+    "llama3-rope": ("Llama", dict(rope_theta=5e5, rope_scaling=dict(
+        rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)), {}),
+    "qwen3-tied": ("Qwen3", dict(tie_word_embeddings=True, head_dim=32, rope_theta=1e6), {}),
+    "qwen3-untied-biases-sharded-bf16": ("Qwen3", dict(tie_word_embeddings=False, head_dim=16, attention_bias=True),
+                                         dict(max_shard_size="100KB", dtype=torch.bfloat16)),
     "qwen2-bf16": ("Qwen2", dict(tie_word_embeddings=True), dict(dtype=torch.bfloat16)),
 }
 

@@ -242,3 +242,43 @@ TEST_CASE("weights are quantized once, along the axis that blocking names; the c
     CHECK(test::same_bits(decoder.prefill(rows_of(prompts)).last, by_hand.prefill(rows_of(prompts)).last));
   }
 }
+
+TEST_CASE("lean weights give the same numbers, and are there quantized only unless the run needs both") {
+  const auto run = [](bool lean, bool unquantized_too, const spec::QuantConfig& quant) {
+    auto shape = test::tiny_shape("llama");  // untied, so that the head is a matrix of its own
+    shape.family = "qwen3";
+    shape.qk_norm = shape.qkv_bias = shape.o_bias = true;
+    shape.intermediate = 83;  // no multiple of a panel
+    Decoder decoder = test::tiny_decoder(shape);
+    if (lean) decoder.set_lean(unquantized_too);
+    test::attach_random_lora(decoder);
+    decoder.attach_quantizers(quant);
+    const TokenLogprobs scored = token_logprobs(decoder, test::random_sequences(3, 3, 9, 1), test::random_sequences(6, 2, 9, 2), 2, 1.0);
+    std::vector<at::Tensor> leaves, all{scored.logprobs.detach()};
+    for (const auto& t : decoder.adapter()) leaves.push_back(t.tensor);
+    for (const auto& gradient : torch::autograd::grad({scored.logprobs.sum()}, leaves)) all.push_back(gradient);
+    decoder.set_phase(Phase::rollout);
+    const at::NoGradGuard no_grad;
+    all.push_back(token_logprobs(decoder, test::random_sequences(3, 3, 9, 1), test::random_sequences(6, 2, 9, 2), 2, 1.0).logprobs);
+    return all;
+  };
+  for (const char* when : {"both", "training"}) {
+    spec::QuantConfig quant = test::quant_config("pre", true);
+    quant.exclude = {"^model\\.layers\\.0\\..*$"};
+    quant.apply_during = when;
+    const bool both = std::string(when) == "both";
+    const auto fast = run(false, true, quant), lean = run(true, !both, quant);
+    REQUIRE(fast.size() == lean.size());
+    for (std::size_t i = 0; i < fast.size(); ++i) CHECK(test::same_bits(fast[i], lean[i]));
+    if (!both) CHECK_THROWS_WITH(run(true, false, quant), Catch::Contains("exists quantized only"));
+  }
+  const auto plain = run(false, true, {}), lean = run(true, true, {});
+  for (std::size_t i = 0; i < plain.size(); ++i) CHECK(test::same_bits(plain[i], lean[i]));
+
+  Decoder decoder = test::tiny_decoder();
+  decoder.set_lean(false);
+  decoder.attach_lora(test::lora_config(), 1);
+  decoder.attach_quantizers(test::quant_config("pre", true));
+  for (const auto& weight : decoder.base_weights()) CHECK(weight.name.find("_proj.weight") == std::string::npos);
+  CHECK_THROWS_AS(decoder.set_lean(true), std::logic_error);
+}

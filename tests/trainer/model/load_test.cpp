@@ -92,24 +92,74 @@ TEST_CASE("fields of config.json and generation_config.json") {
   CHECK(ModelShape::read(folder).eos_ids == std::vector<std::int32_t>{3, 4, 7});
 }
 
+TEST_CASE("what is added where the config asks for it: biases, norms of q and k, rope scaling") {
+  const auto names = [](const json& config) {
+    std::vector<std::string> found;
+    for (const auto& weight : Decoder::fresh(shape_of(config), 1).base_weights()) found.push_back(weight.name);
+    return found;
+  };
+  const auto has = [](const std::vector<std::string>& all, const std::string& name) {
+    return std::find(all.begin(), all.end(), "model.layers.1." + name) != all.end();
+  };
+  json config = tiny_config();
+  auto all = names(config);
+  CHECK((has(all, "self_attn.q_proj.bias") && !has(all, "self_attn.o_proj.bias") && !has(all, "self_attn.q_norm.weight")));
+  config["model_type"] = "llama";
+  all = names(config);
+  CHECK((!has(all, "self_attn.q_proj.bias") && !has(all, "mlp.up_proj.bias")));
+  config["attention_bias"] = config["mlp_bias"] = true;
+  all = names(config);
+  CHECK((has(all, "self_attn.q_proj.bias") && has(all, "self_attn.o_proj.bias") && has(all, "mlp.down_proj.bias")));
+  config.erase("mlp_bias");
+  config["model_type"] = "qwen3";
+  config["head_dim"] = 16;
+  all = names(config);
+  CHECK((has(all, "self_attn.o_proj.bias") && has(all, "self_attn.q_norm.weight") && has(all, "self_attn.k_norm.weight")));
+  config["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 64}};
+  const ModelShape shape = shape_of(config);
+  CHECK(shape.rope.type == "llama3");
+  CHECK(shape.rope.factor == 8);
+  CHECK(shape.rope.original_positions == 64);
+}
+
 TEST_CASE("a field that changes the mathematics and is not supported is refused by name") {
   const std::vector<std::pair<std::string, json>> fields = {
-      {"model_type", "mistral"}, {"hidden_act", "gelu"}, {"use_sliding_window", true}, {"mlp_bias", true},
+      {"model_type", "mistral"}, {"hidden_act", "gelu"}, {"mlp_bias", true}, {"attention_bias", false},
       {"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}}, {"rope_scaling", {{"type", "linear"}}},
+      {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}, {"rope_scaling", {{"type", "longrope"}}},
+      {"rope_scaling", {{"rope_type", "default"}, {"mrope_section", {1, 2}}}}, {"rope_scaling", 2},
+      {"rope_scaling", {{"rope_type", "linear"}, {"factor", -2.0}}},
+      {"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}},
       {"rope_parameters", {{"rope_type", "yarn"}}}, {"partial_rotary_factor", 0.5}, {"num_experts", 8},
-      {"layer_types", {"full_attention", "sliding_attention"}}, {"quantization_config", {{"bits", 4}}},
+      {"layer_types", {"full_attention", "sliding_attention"}}, {"layer_types", {"full_attention"}},
+      {"quantization_config", {{"bits", 4}}}, {"attention_dropout", 0.1}, {"is_causal", false}, {"logits_scaling", 8.0},
       {"num_hidden_layers", 0}, {"hidden_size", "48"}, {"num_key_value_heads", 3}, {"head_dim", 11},
       {"rms_norm_eps", -1.0}, {"eos_token_id", 61}};
   for (const auto& [key, value] : fields) {
     json config = tiny_config();
     config[key] = value;
-    const std::string word = key == "head_dim" ? "head_dim" : key;
+    const bool inside = key == "rope_scaling" && value.is_object() && value.contains("factor") && value["factor"] < 0;
+    const std::string word = inside ? "factor must be a positive number" : key;
     CHECK_THROWS_WITH(shape_of(config), Catch::Contains("config.json: ") && Catch::Contains(word));
   }
   json config = tiny_config();
+  config["use_sliding_window"] = true;
+  CHECK_NOTHROW(shape_of(config));  // from layer 28 on, and there are two
+  config["max_window_layers"] = 1;
+  CHECK_THROWS_WITH(shape_of(config), Catch::Contains("use_sliding_window"));
+  config["sliding_window"] = nullptr;
+  CHECK_NOTHROW(shape_of(config));
+  config = tiny_config();
   config["model_type"] = "llama";
-  config["attention_bias"] = true;
-  CHECK_THROWS_WITH(shape_of(config), Catch::Contains("attention_bias"));
+  config["sliding_window"] = 128;
+  CHECK_THROWS_WITH(shape_of(config), Catch::Contains("sliding_window = 128"));
+  config = tiny_config();
+  config["model_type"] = "qwen3";
+  CHECK_THROWS_WITH(shape_of(config), Catch::Contains("head_dim is missing"));
+  config = tiny_config();
+  config.erase("num_key_value_heads");
+  CHECK_THROWS_WITH(shape_of(config), Catch::Contains("num_key_value_heads is missing"));
   config = tiny_config();
   config.erase("vocab_size");
   CHECK_THROWS_WITH(shape_of(config), Catch::Contains("vocab_size is missing"));
@@ -140,6 +190,23 @@ TEST_CASE("weights that are missing, too many, misshapen or not finite are named
   CHECK_THROWS_WITH(Decoder::load(write_model("extra", tiny_config(), weights)),
                     Catch::Contains("model.layers.0.self_attn.o_proj.bias is not part of"));
   CHECK_THROWS_WITH(Decoder::load(test::fresh_folder("model-empty")), Catch::Contains("config.json: no such file"));
+}
+
+TEST_CASE("shards that are missing, or that the index does not agree with, are named") {
+  const auto weights = tiny_weights();
+  const auto folder = write_model("sharded", tiny_config(), weights);
+  const std::string file = "model-00001-of-00002.safetensors", other = "model-00002-of-00002.safetensors";
+  std::filesystem::rename(folder / "model.safetensors", folder / file);
+  json map;
+  for (const auto& [name, t] : weights) map[name] = file;
+  const auto index = folder / "model.safetensors.index.json";
+  write_json(index, {{"weight_map", map}});
+  CHECK_NOTHROW(Decoder::load(folder));
+  map["model.norm.weight"] = other;
+  write_json(index, {{"weight_map", map}});
+  CHECK_THROWS_WITH(Decoder::load(folder), Catch::Contains("model.norm.weight") && Catch::Contains("index does not place there"));
+  std::filesystem::rename(folder / file, folder / "away");
+  CHECK_THROWS_WITH(Decoder::load(folder), Catch::Contains(file) && Catch::Contains("shard"));
 }
 
 TEST_CASE("LoRA begins as PEFT's: A within 1 / sqrt(in), B zero, the same for the same seed") {

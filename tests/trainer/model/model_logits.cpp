@@ -1,5 +1,7 @@
 // Logits of token sequences, for parity with other programs:  model_logits MODEL OUT.safetensors [ADAPTER] < lines
-// Each line of standard input is a JSON list of ids; OUT holds "logits.0" [T, V] and so on.
+//                                                         model_logits MODEL --greedy TOKENS < lines
+// Each line of standard input is a JSON list of ids; OUT holds "logits.0" [T, V] and so on. --greedy prints a line of
+// TOKENS ids for each, all sampled at once, end of text or not.
 #include <ATen/ATen.h>
 
 #include <cstdio>
@@ -7,27 +9,39 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "support/files.h"
 #include "support/safetensors.h"
 #include "trainer/grpo/adapter_io.h"
 #include "trainer/model/decoder.h"
+#include "trainer/rollout/sampler.h"
 
 using namespace assay;
 using namespace assay::train;
+
+namespace {
+
+void print_greedy(Decoder& decoder, std::int64_t tokens) {
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (std::string line; std::getline(std::cin, line);) prompts.push_back(nlohmann::json::parse(line).get<std::vector<std::int32_t>>());
+  SamplerOptions options;
+  options.temperature = 0;
+  options.max_new_tokens = tokens;
+  for (const auto& response : sample(decoder, prompts, options).responses) std::cout << nlohmann::json(response).dump() << "\n";
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   try {
     const at::NoGradGuard no_grad;
     Decoder decoder = Decoder::load(argv[1]);
+    if (argc == 4 && std::string(argv[2]) == "--greedy") {
+      print_greedy(decoder, std::stoll(argv[3]));
+      return 0;
+    }
     if (argc > 3) {
       const std::filesystem::path adapter = argv[3];
-      const auto config = nlohmann::json::parse(support::read_file(adapter / "adapter_config.json"));
-      spec::LoraConfig lora;
-      lora.rank = config.at("r").get<std::int64_t>();
-      lora.alpha = config.at("lora_alpha").get<double>();
-      lora.targets = config.at("target_modules").get<std::vector<std::string>>();
-      decoder.attach_lora(lora, 0);
+      decoder.attach_lora(read_lora_config(adapter), 0);
       read_adapter(adapter, decoder.adapter());
     }
     std::map<std::string, support::TensorView> views;
