@@ -3,7 +3,7 @@
 BUILD := build/default
 JOBS  := $(shell nproc)
 
-.PHONY: build programs configure setup e13 test parity smollm2 asan fuzz valgrind clean
+.PHONY: build programs configure setup e13 test browser parity smollm2 asan fuzz valgrind clean
 build: configure
 	@cmake --build --preset all --parallel $(JOBS)
 
@@ -24,6 +24,10 @@ e13: programs
 test: build
 	@tools/setup.sh tests
 	@ctest --preset default
+
+# The web page in a real browser, part of `make test` too; says SKIPPED where there is no Chromium.
+browser: build
+	@ctest --preset default -R browser_tests --verbose
 
 # Our numbers against transformers, peft, torchao, ml_dtypes, tokenizers and scipy, in a virtual environment of its own.
 parity: build smollm2

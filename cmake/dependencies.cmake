@@ -33,6 +33,7 @@ assay_import(assay::json nlohmann/json.hpp "" nlohmann-json3-dev)
 assay_import(assay::toml toml++/toml.h "" libtomlplusplus-dev)
 assay_import(assay::cli CLI/CLI.hpp "" libcli11-dev)
 assay_import(assay::asio asio.hpp "" libasio-dev)
+assay_import(assay::httplib httplib.h libcpp-httplib.so libcpp-httplib-dev)
 assay_import(assay::boost_math boost/math/distributions/beta.hpp "" libboost-math-dev)
 assay_import(assay::spdlog spdlog/spdlog.h libspdlog.so libspdlog-dev)
 assay_import(assay::archive archive.h libarchive.so libarchive-dev)
@@ -43,6 +44,8 @@ assay_import(assay::pcre2 pcre2.h libpcre2-8.a libpcre2-dev)
 assay_import(assay::utf8proc utf8proc.h libutf8proc.a libutf8proc-dev)
 assay_import(OpenSSL::Crypto openssl/evp.h libcrypto.a libssl-dev)
 target_link_libraries(assay::sqlitecpp INTERFACE assay::sqlite)
+# As Debian's library was compiled: the layout of its classes hangs on it.
+target_compile_definitions(assay::httplib INTERFACE CPPHTTPLIB_OPENSSL_SUPPORT CPPHTTPLIB_ZLIB_SUPPORT CPPHTTPLIB_BROTLI_SUPPORT)
 # toml++ 3.3 asserts what the author of a file may get wrong (a line "[" ends the program) just before it reports it.
 target_compile_options(assay::toml INTERFACE "-DTOML_ASSERT(expr)=static_cast<void>(0)")
 target_compile_definitions(assay::utf8proc INTERFACE UTF8PROC_STATIC)
@@ -73,6 +76,13 @@ if(${dnnl} AND ASSAY_OPENCL)
   endforeach()
   target_link_libraries(assay::dnnl INTERFACE -Wl,--push-state,--no-as-needed ${ASSAY_OPENCL} -Wl,--pop-state)
   set(CMAKE_BUILD_RPATH "$ORIGIN;$ORIGIN/../lib")
+endif()
+
+# The page of `assay serve` has uPlot built in; `make setup` brings it.
+set(ASSAY_WEB ${CMAKE_SOURCE_DIR}/.deps/web CACHE PATH "folder that holds uplot/, an unpacked npm package")
+if(NOT EXISTS ${ASSAY_WEB}/uplot/dist/uPlot.esm.js)
+  message(FATAL_ERROR "uPlot is not in ${ASSAY_WEB}: run `make setup`, or give the folder that holds uplot/ as "
+                      "-DASSAY_WEB=/path.")
 endif()
 
 # Only for bench/.

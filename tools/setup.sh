@@ -5,6 +5,7 @@
 #   LibTorch          tools/libtorch.lock, from PyPI into .deps/torch of this checkout, each wheel checked by SHA-256
 #   nvcc              tools/cuda.lock, likewise into .deps/cuda; where it cannot be had, or with ASSAY_CUDA=off, the build
 #                     does without the CUDA kernels
+#   uPlot             tools/web.lock, from npm into .deps/web, likewise checked
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*"; }
@@ -124,5 +125,28 @@ if [ "${ASSAY_CUDA:-}" = off ]; then
 elif ! install tools/cuda.lock cuda unpack_cuda; then
   say "nvcc cannot be had here (the reason stands above): the build goes on without the CUDA kernels" >&2
 fi
+
+# ---- what the web page is made with ----------------------------------------------------------------------------
+# npm brings the tarballs (from its registry or the one it is configured for); no package of them runs anything here.
+install_web() {
+  [ "$(cat "$deps/web/.complete" 2>/dev/null)" = "$(sha256sum tools/web.lock | cut -d' ' -f1)" ] && return
+  local part=$deps/web.part package sha name
+  rm -rf "$part" && mkdir -p "$part" || return
+  while read -r package sha; do
+    case $package in ''|\#*) continue;; esac
+    say "downloading $package"
+    name=${package%@*}
+    npm pack --silent --pack-destination "$part" "$package" >/dev/null || return
+    if ! echo "$sha  $part/$name-${package##*@}.tgz" | sha512sum --check --status; then
+      say "the tarball of $package does not have the SHA-512 in tools/web.lock; run setup again" >&2
+      return 1
+    fi
+    mkdir "$part/$name" && tar -xzf "$part/$name-${package##*@}.tgz" -C "$part/$name" --strip-components=1 || return
+    rm "$part/$name-${package##*@}.tgz"
+  done < tools/web.lock
+  sha256sum tools/web.lock | cut -d' ' -f1 > "$part/.complete" || return
+  rm -rf "$deps/web" && mv "$part" "$deps/web"
+}
+install_web
 rmdir "$deps/download" 2>/dev/null || true
 say "ready"

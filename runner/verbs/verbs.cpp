@@ -35,6 +35,8 @@ const std::vector<Verb>& verbs() {
       {"fsck", "check the registry, by itself and against the run folders", setup_fsck},
       {"rebuild", "make the registry anew from the run folders", setup_rebuild},
       {"backup", "copy the registry while it is in use", setup_backup},
+      {"export", "runs for other programs: TensorBoard, MLflow, CSV, JSON", setup_export},
+      {"serve", "the web page: queue, live curves, tables", setup_serve},
       {"import", "records of runs that were made elsewhere: `import records FILE`", setup_import},
       {"daemon", "run the daemon in the foreground; or see, stop, restart it, print its systemd unit", setup_daemon},
       {"completions", "a completion script for bash, zsh or fish", setup_completions},

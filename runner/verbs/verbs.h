@@ -49,6 +49,8 @@ std::function<int()> setup_tag(CLI::App& app);
 std::function<int()> setup_verdict(CLI::App& app);
 std::function<int()> setup_cause(CLI::App& app);
 std::function<int()> setup_import(CLI::App& app);
+std::function<int()> setup_export(CLI::App& app);
+std::function<int()> setup_serve(CLI::App& app);
 std::function<int()> setup_daemon(CLI::App& app);
 std::function<int()> setup_completions(CLI::App& app);
 std::function<int()> setup_man(CLI::App& app);

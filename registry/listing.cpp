@@ -1,0 +1,132 @@
+#include "registry/listing.h"
+
+#include <stdexcept>
+
+#include "registry/connection.h"
+
+namespace assay::registry {
+namespace {
+
+// What the rows are put in order by; words of ours only, never a user's.
+const char* expression(ListQuery::Order order) {
+  switch (order) {
+    case ListQuery::Order::active:
+    case ListQuery::Order::number: return "r.number";
+    case ListQuery::Order::run: return "r.run";
+    case ListQuery::Order::series: return "r.series";
+    case ListQuery::Order::state: return "r.state";
+    case ListQuery::Order::score: return "p.score";
+    case ListQuery::Order::accuracy: return "p.accuracy";
+    case ListQuery::Order::created: return "r.created";
+    case ListQuery::Order::started: return "r.started";
+    case ListQuery::Order::took: return "(r.ended - r.started)";
+  }
+  throw std::invalid_argument("a list has an order that is not known");
+}
+
+std::string order_by(const ListQuery& query) {
+  std::string text = " ORDER BY ";
+  if (query.order == ListQuery::Order::active)
+    text += "CASE r.state WHEN 'running' THEN 0 WHEN 'starting' THEN 1 WHEN 'queued' THEN 2 WHEN 'blocked' THEN 3 "
+            "ELSE 4 END, ";
+  text += std::string(expression(query.order)) + (query.descending ? " DESC NULLS LAST" : " ASC NULLS LAST");
+  return text + ", r.number DESC";
+}
+
+// Part of a LIKE pattern that means itself.
+std::string escaped(const std::string& text) {
+  std::string pattern;
+  for (const char c : text) {
+    if (c == '%' || c == '_' || c == '\\') pattern += '\\';
+    pattern += c;
+  }
+  return pattern;
+}
+
+}  // namespace
+
+struct Listing::Impl {
+  std::filesystem::path path;
+  SQLite::Database database;
+  std::map<std::string, std::unique_ptr<SQLite::Statement>> statements;   // kept: each is compiled once
+
+  explicit Impl(const std::filesystem::path& file) : path(file), database(file.string(), SQLite::OPEN_READONLY, 60'000) {}
+
+  SQLite::Statement& statement(const std::string& sql) {
+    auto& kept = statements[sql];
+    if (!kept) kept = std::make_unique<SQLite::Statement>(database, sql);
+    return *kept;
+  }
+  template <typename Body>
+  auto read(const Body& body) {
+    try {
+      return body();
+    } catch (const SQLite::Exception& error) {
+      throw std::runtime_error(path.string() + ": " + error.what());
+    }
+  }
+};
+
+Listing::Listing(const std::filesystem::path& file) {
+  try {
+    impl_ = std::make_unique<Impl>(file);
+  } catch (const SQLite::Exception& error) {
+    throw std::runtime_error(file.string() + ": " + error.what());
+  }
+}
+
+Listing::~Listing() = default;
+Listing::Listing(Listing&&) noexcept = default;
+
+RunList Listing::list(const ListQuery& query) const {
+  std::string where = " WHERE (?1 = '' OR r.series = ?1) AND (?2 = '' OR r.run LIKE ?3 ESCAPE '\\' OR r.series LIKE ?3 "
+                      "ESCAPE '\\' OR CAST(r.number AS TEXT) = ?2)";
+  if (!query.states.empty()) {
+    std::string names;
+    for (const StateKind kind : query.states) names += (names.empty() ? "'" : ", '") + std::string(name(kind)) + "'";
+    where += " AND r.state IN (" + names + ")";
+  }
+  const std::string pattern = "%" + escaped(query.text) + "%";
+  const bool by_progress = query.order == ListQuery::Order::score || query.order == ListQuery::Order::accuracy;
+  const std::string page = "SELECT r.number FROM runs r" +
+                           std::string(by_progress ? " LEFT JOIN progress p ON p.run = r.number" : "") + where +
+                           order_by(query) + " LIMIT ?4 OFFSET ?5";
+  return impl_->read([&] {
+    RunList list;
+    {
+      Use use(impl_->statement("SELECT count(*) FROM runs r" + where));
+      use.bind(query.series, query.text, pattern).step();
+      list.total = use.integer(0);
+    }
+    Use use(impl_->statement(page));
+    use.bind(query.series, query.text, pattern, query.limit, query.offset);
+    while (use.step()) list.numbers.push_back(use.integer(0));
+    return list;
+  });
+}
+
+std::map<StateKind, std::int64_t> Listing::count_by_state() const {
+  return impl_->read([&] {
+    std::map<StateKind, std::int64_t> counts;
+    Use use(impl_->statement("SELECT state, count(*) FROM runs GROUP BY state"));
+    while (use.step())
+      if (const auto kind = parse_state(use.text(0))) counts[*kind] = use.integer(1);
+    return counts;
+  });
+}
+
+std::vector<SeriesCount> Listing::count_by_series() const {
+  return impl_->read([&] {
+    std::vector<SeriesCount> rows;
+    Use use(impl_->statement(
+        "SELECT s.id, s.title, s.goal, count(r.number), "
+        "ifnull(sum(r.state IN ('queued', 'blocked', 'starting', 'running')), 0), ifnull(sum(r.state = 'succeeded'), 0), "
+        "ifnull(max(r.created), 0) FROM series s LEFT JOIN runs r ON r.series = s.id GROUP BY s.id "
+        "ORDER BY max(r.number) DESC NULLS LAST, s.id"));
+    while (use.step())
+      rows.push_back({use.text(0), use.text(1), use.text(2), use.integer(3), use.integer(4), use.integer(5), use.real(6)});
+    return rows;
+  });
+}
+
+}  // namespace assay::registry
