@@ -17,6 +17,7 @@ class Page {
   Page(const Home& home, const std::vector<std::string>& more = {}) : home_(home) {
     std::vector<std::string> words = {"serve", "--port", "0", "--json"};
     words.insert(words.end(), more.begin(), more.end());
+    fs::remove(home.folder / "serve.out");   // of a former one
     pid_ = home.start(words, "serve");
     REQUIRE(eventually([&] { return slurp(home.folder / "serve.out").find('\n') != std::string::npos; }));
     const json said = json::parse(slurp(home.folder / "serve.out"));
