@@ -61,6 +61,8 @@ report::RunResult run_result(const Registry& registry, const RunRow& row, const 
   result.state = registry::name(row.state.kind);
   result.state_detail = row.state.detail;
   result.steps = config.at("train").at("steps").get<std::int64_t>();
+  if (config.at("train").value("epochs", std::int64_t{0}) > 0)  // counted when the run was queued
+    result.steps = json::parse(row.derived_json).value("total_steps", result.steps);
   const json published = run.value("published", json::object());
   result.published_first = percent_or_none(published, "first");
   result.published_last = percent_or_none(published, "last");

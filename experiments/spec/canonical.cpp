@@ -78,6 +78,7 @@ std::string derived_json(const Derived& derived) {
       {"quantized_projections", derived.quantized_projections},
       {"adapter_tensors", derived.adapter_tensors},
       {"updates_per_step", derived.updates_per_step},
+      {"total_steps", derived.total_steps},
   };
   return root.dump();
 }
@@ -110,6 +111,7 @@ Derived derived_from_json(const json& root) {
   derived.quantized_projections = derived_value<std::int64_t>(root, "quantized_projections");
   derived.adapter_tensors = derived_value<std::int64_t>(root, "adapter_tensors");
   derived.updates_per_step = derived_value<std::int64_t>(root, "updates_per_step");
+  derived.total_steps = root.value("total_steps", std::int64_t{-1});  // not there before runs could be counted in epochs
   return derived;
 }
 

@@ -1,11 +1,13 @@
 #include "experiments/spec/checks.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <stdexcept>
 
 #include "experiments/spec/canonical.h"
 #include "experiments/spec/fields.h"
 #include "experiments/spec/modules.h"
+#include "experiments/spec/zones.h"
 #include "support/suggest.h"
 
 namespace assay::spec {
@@ -20,7 +22,10 @@ class Checker {
   void all() {
     inputs();
     prompt();
+    scorer();
     quantizer();
+    parameters();
+    noise();
     batches();
   }
 
@@ -80,6 +85,47 @@ class Checker {
               "prompt.text has no {question}: every problem would get the same prompt");
     refuse_if(c_.prompt.style == "plain" && !c_.prompt.system.empty(), {"prompt.system", "prompt.style"},
               "prompt.system belongs to prompt.style = \"chat\"");
+  }
+
+  void scorer() {
+    if (c_.trainer.kind == "command") return;
+    refuse_if(c_.reward.scorer == "command" && c_.reward.argv.empty(), {"reward.scorer", "reward.argv"},
+              "reward.scorer = \"command\" needs reward.argv, the program and its arguments");
+    refuse_if(c_.reward.scorer != "command" && !c_.reward.argv.empty(), {"reward.argv", "reward.scorer"},
+              "reward.argv belongs to reward.scorer = \"command\"");
+  }
+
+  void parameters() {
+    refuse_if(c_.train.parameters == "full" && c_.lora.dropout > 0, {"lora.dropout", "train.parameters"},
+              "lora.dropout belongs to train.parameters = \"lora\"; with \"full\" there is no adapter");
+    const OptimizerConfig& o = c_.optimizer;
+    refuse_if(o.schedule == "constant" && o.min_lr_ratio > 0, {"optimizer.min_lr_ratio", "optimizer.schedule"},
+              "optimizer.min_lr_ratio belongs to optimizer.schedule = \"linear\" or \"cosine\"");
+  }
+
+  void noise() {
+    const NoiseConfig& n = c_.noise;
+    const bool zones = n.kind == "rin" && n.rin == "zones";
+    refuse_if(n.kind == "rin" && !zones && (c_.quant.format == "none" || c_.quant.injection_point == "weight"),
+              {"noise.kind", "noise.rin", "quant.format", "quant.injection_point"},
+              "noise.kind = \"rin\" goes by the error of quantized activations, and there are none; use \"aqn\", or noise.rin = \"zones\"");
+    refuse_if(n.kind == "rin" && std::find(n.targets.begin(), n.targets.end(), "norm") != n.targets.end(),
+              {"noise.targets", "noise.kind"},
+              "noise.targets: \"norm\" belongs to no layer, so noise.kind = \"rin\" has no strength for it; use \"aqn\", or leave it out");
+    refuse_if(zones && n.zones.empty(), {"noise.rin", "noise.zones"},
+              "noise.rin = \"zones\" needs noise.zones, such as [\"0-3: 1.5\", \"4-: 0.5\"]");
+    refuse_if(!zones && !n.zones.empty(), {"noise.zones", "noise.rin", "noise.kind"},
+              "noise.zones belongs to noise.kind = \"rin\" and noise.rin = \"zones\"");
+    refuse_if(n.target_error > 0 && (n.kind != "rin" || n.rin != "targeted"), {"noise.target_error", "noise.rin", "noise.kind"},
+              "noise.target_error belongs to noise.kind = \"rin\" and noise.rin = \"targeted\"");
+    std::string fault;
+    if (layers_ < 0)
+      for (const std::string& zone : n.zones) {
+        if (fault.empty()) parse_zone(zone, fault);
+      }
+    else if (zones)
+      zone_multipliers(n.zones, layers_, fault);
+    refuse_if(!fault.empty(), {"noise.zones"}, fault);
   }
 
   void quantizer() {

@@ -28,13 +28,17 @@ struct DataConfig {
 };
 
 struct RewardConfig {
-  std::string scorer = "verl";  // verl | robust
+  std::string scorer = "verl";  // verl | robust | command
+  std::vector<std::string> argv;  // command only: the program and its arguments
+  double timeout = 60;          // command only: seconds that one batch of completions may take
 };
 
 struct LoraConfig {
   std::int64_t rank = 16;       // 1..1024
   double alpha = 32;            // the adapter's output is multiplied by alpha / rank
   std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  double dropout = 0;           // [0, 1): of the adapter's input, in updates only
+  std::string init = "kaiming"; // A: kaiming (uniform, PEFT's default) | gaussian (std 1 / rank); B starts at zero
 };
 
 // What is quantized, where and when. See docs/quantization.md for the words.
@@ -53,11 +57,26 @@ struct QuantConfig {
   std::int64_t skip_last_layers = 0;
 };
 
+// Noise on the weights of RMS norms, in training steps only (docs/noise.md).
+struct NoiseConfig {
+  std::string kind = "none";              // none | aqn: one strength for all layers | rin: by layer, from an SRDD scan
+  std::string rin = "targeted";           // targeted | variable | inverse | ceiling | zones
+  double sigma_start = 0.01, sigma_end = 0.0001;
+  std::int64_t stages = 10;               // K
+  std::string schedule = "stages";        // stages: no noise in the first | paper: noise from the first on
+  std::string apply_during = "rollout";   // training | rollout | both
+  std::vector<std::string> targets = {"input_layernorm", "post_attention_layernorm"};  // and norm, the final one
+  double target_error = 0;                // targeted: layers of at least this relative error; 0: their mean
+  std::vector<std::string> zones;         // zones: "0-3: 1.5", a multiplier for layers; others have none
+  std::int64_t scan_prompts = 16;         // training prompts that the scan at the run's start reads
+};
+
 struct RolloutConfig {
   std::int64_t samples_per_prompt = 8;    // G, the group size
   double temperature = 1.0;               // > 0
   std::int64_t top_k = 0;                 // 0: off
   double top_p = 1.0;                     // (0, 1]
+  double min_p = 0;                       // [0, 1): share of the likeliest token's probability; 0: off
   std::int64_t max_prompt_length = 1024;  // tokens; a longer prompt is an error of the data, named by line
   std::int64_t max_response_length = 1024;
   std::int64_t batch_size = 0;            // sequences sampled at once; 0: all
@@ -76,13 +95,20 @@ struct GrpoConfig {
   double clip_ratio_low = 0.2;
   double clip_ratio_high = 0.2;
   double clip_ratio_c = 3.0;              // dual clip, for negative advantages
+  double kl_coef = 0;                     // weight of the KL penalty against the base model; 0: none
+  std::string kl_type = "k3";             // k1 | k2 | k3
+  double entropy_coef = 0;                // weight of the entropy bonus
+  std::string rollout_is = "none";        // none | token: truncated importance weights, training over sampler
+  double tis_cap = 2.0;                   // where they are truncated
   std::int64_t overlong_buffer = 0;       // tokens before max_response_length where the penalty starts; 0: off
   double overlong_factor = 0.5;
 };
 
 struct OptimizerConfig {                  // AdamW
   double lr = 1e-5;
+  std::string schedule = "constant";      // constant | linear | cosine, behind the warm-up
   std::int64_t warmup_steps = 0;          // linear, counted in training steps as verl does
+  double min_lr_ratio = 0;                // linear and cosine end at lr * this
   double weight_decay = 0.0;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double grad_clip = 1.0;                 // total norm; 0: off
@@ -97,6 +123,8 @@ struct EvalConfig {
 
 struct TrainConfig {
   std::int64_t steps = 20;
+  std::int64_t epochs = 0;                // passes over the training problems; above 0 they decide, not `steps`
+  std::string parameters = "lora";        // lora: adapters on a frozen base | full: every weight
   std::int64_t seed = 1;
   std::int64_t threads = 1;               // of each rank; part of what makes a run reproducible
   std::int64_t ranks = 1;                 // processes that share a step's prompts, over MPI
@@ -148,6 +176,7 @@ struct Config {
   RewardConfig reward;
   LoraConfig lora;
   QuantConfig quant;
+  NoiseConfig noise;
   RolloutConfig rollout;
   GrpoConfig grpo;
   OptimizerConfig optimizer;
@@ -167,6 +196,7 @@ struct Derived {
   std::int64_t quantized_projections = -1;        // distinct projections among them
   std::int64_t adapter_tensors = -1;              // A and B of every LoRA target
   std::int64_t updates_per_step = 0;              // train_batch_size / mini_batch_size, rounded up
+  std::int64_t total_steps = -1;                  // train.steps, or what train.epochs comes to; -1: the data is not there
 };
 
 }  // namespace assay::spec

@@ -1,5 +1,6 @@
 #include "experiments/spec/derived.h"
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
@@ -13,6 +14,23 @@ namespace fs = std::filesystem;
 
 namespace {
 constexpr std::int64_t most_layers = 4096;  // more is a damaged file, not a model
+
+// Lines that are not blank, as the trainer counts problems; -1 where the file cannot be read.
+std::int64_t problems_in(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) return -1;
+  std::int64_t count = 0;
+  for (std::string line; std::getline(in, line);) count += line.find_first_not_of(" \t\r") != std::string::npos;
+  return count;
+}
+
+std::int64_t total_steps(const Config& config, const std::string& train_path) {
+  if (config.train.epochs == 0) return config.train.steps;
+  const std::int64_t problems = problems_in(train_path);
+  const GrpoConfig& grpo = config.grpo;
+  const std::int64_t draw = grpo.filter_groups && grpo.gen_batch_size > 0 ? grpo.gen_batch_size : grpo.train_batch_size;
+  return problems < 0 ? -1 : config.train.epochs * (problems / draw);
+}
 }
 
 ModelFacts read_model_facts(const fs::path& folder) {
@@ -41,14 +59,18 @@ Derived derive(const Config& config, const std::string& model_path, const std::s
   derived.test_path = test_path;
   derived.updates_per_step =
       (config.grpo.train_batch_size + config.grpo.mini_batch_size - 1) / config.grpo.mini_batch_size;
+  derived.total_steps = total_steps(config, train_path);
   derived.layers = layers;
   if (layers < 0) return derived;
   std::set<std::string> projections;
-  const auto modules = quantized_modules(config.quant, config.lora, layers);
+  LoraConfig lora = config.lora;
+  if (config.train.parameters == "full") lora.targets.clear();
+  const auto modules = quantized_modules(config.quant, lora, layers);
   for (const QuantizedModule& module : modules) projections.insert(module.projection);
   derived.quantized_modules = static_cast<std::int64_t>(modules.size());
   derived.quantized_projections = static_cast<std::int64_t>(projections.size());
-  derived.adapter_tensors = 2 * layers * static_cast<std::int64_t>(config.lora.targets.size());
+  // With full fine-tuning: every weight, counted where the model is loaded.
+  derived.adapter_tensors = config.train.parameters == "full" ? -1 : 2 * layers * static_cast<std::int64_t>(config.lora.targets.size());
   return derived;
 }
 

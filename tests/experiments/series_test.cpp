@@ -266,7 +266,7 @@ TEST_CASE("errors of --set name the option") {
   CHECK(bad(file, {{"train.steps", "2\ntrain.seed = 3"}}) ==
         "--set train.steps=2\ntrain.seed = 3: train.steps: wanted an integer from 1 to 1000000000, got the string "
         "\"2\\ntrain.seed = 3\"\n");
-  CHECK_THAT(bad(file, {{"lora.dropout", "0.1"}}), has("--set lora.dropout=0.1: 'lora.dropout' is known but not implemented"));
+  CHECK_THAT(bad(file, {{"quant.smooth", "0.1"}}), has("--set quant.smooth=0.1: 'quant.smooth' is known but not implemented"));
   CHECK_THAT(bad(file, {{"quant", "x"}}), has("--set quant=x: unknown key 'quant'"));
   CHECK_THAT(bad(file, {{"", ""}}), has("--set =: unknown key ''"));
   CHECK_THAT(bad(file, {{"prompt.text", "\"\xff\""}}), has("not UTF-8"));

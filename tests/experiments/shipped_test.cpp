@@ -52,7 +52,7 @@ const std::vector<Arm> arms = {
 };
 
 void check_arms(const spec::Series& s) {
-  REQUIRE(s.runs.size() == arms.size());
+  REQUIRE(s.runs.size() >= arms.size());
   for (std::size_t i = 0; i < arms.size(); ++i) {
     const spec::RunSpec& run = s.runs[i];
     INFO(arms[i].id);
@@ -88,6 +88,19 @@ TEST_CASE("e13 is the published series on the embedded default") {
   check_arms(s);
   CHECK_THAT(s.notes, has("every decoder layer is quantized"));
   for (const spec::RunSpec& run : s.runs) CHECK(run.config.train.steps == 20);
+  // And the three noise runs on top of e13h, which differ from it in nothing else.
+  REQUIRE(s.runs.size() == 15);
+  const char* kinds[][3] = {{"e13i-mxfp4", "aqn", "targeted"}, {"e13j-mxfp4", "rin", "targeted"}, {"e13k-mxfp4", "rin", "variable"}};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const spec::RunSpec& run = s.runs[12 + i];
+    CHECK(run.id == kinds[i][0]);
+    CHECK(run.baseline == "e13h-mxfp4");
+    CHECK(run.config.noise.kind == kinds[i][1]);
+    CHECK(run.config.noise.rin == kinds[i][2]);
+    spec::Config quiet = run.config;
+    quiet.noise = {};
+    CHECK(spec::config_hash(quiet) == spec::config_hash(run_of(s, "e13h-mxfp4").config));
+  }
 }
 
 TEST_CASE("e13-gsm8k is the published setting") {
@@ -96,6 +109,7 @@ TEST_CASE("e13-gsm8k is the published setting") {
   const fs::path file = source("experiments/e13-gsm8k/e13-gsm8k.toml");
   const spec::Series s = good(file, {{"model.path", folder.string()}});
   check_arms(s);
+  CHECK(s.runs.size() == arms.size());
   const auto modules = [&](const char* id) { return run_of(s, id).derived.quantized_modules; };
   for (const char* id : {"e13a-mxfp4", "e13a-nvfp4", "e13b-nvfp4", "e13c-nvfp4", "e13d-nvfp4"}) CHECK(modules(id) == 364);
   for (const char* id : {"e13e-nvfp4", "e13f-nvfp4", "e13g-nvfp4", "e13h-mxfp4", "w4a16-nvfp4"}) CHECK(modules(id) == 182);
@@ -157,7 +171,7 @@ static std::string row(const spec::Field& field) {
     for (std::size_t at; (at = expected.find('"')) != std::string::npos;) expected[at] = '`';
   }
   std::string initial = spec::as_json(field.get(spec::Config{}));
-  if (field.key.ends_with(".targets")) initial = "all seven";
+  if (field.key.ends_with(".targets") && !field.key.starts_with("noise.")) initial = "all seven";
   return "| `" + std::string(field.key) + "` | " + expected + " | `" + initial + "` | " + std::string(field.help) + " |";
 }
 

@@ -40,6 +40,8 @@ class Restore {
 std::string projection_of(std::string tensor) {
   const std::string prefix = "base_model.model.";
   if (tensor.starts_with(prefix)) tensor.erase(0, prefix.size());
+  for (const std::string suffix : {".weight", ".bias"})
+    if (tensor.ends_with(suffix)) tensor.resize(tensor.size() - suffix.size());
   return tensor.substr(0, tensor.find(".lora_"));
 }
 
@@ -80,7 +82,7 @@ double largest_gradient(const at::Tensor& tensor) {
 std::vector<bool> reached_with(Session& session, const Sampled& rows, ActivationQuantizer quantizer) {
   auto& decoder = *session.decoder;
   ActivationQuantizer own = decoder.exchange_quantizer(std::move(quantizer));
-  const auto adapter = decoder.adapter();
+  const auto adapter = decoder.trainable();
   for (const auto& parameter : adapter) at::Tensor(parameter.tensor).mutable_grad() = at::Tensor();
   try {
     const TokenLogprobs now = forward(session, rows);
@@ -109,7 +111,7 @@ Sampled first_groups(const Sampled& all, std::size_t prompts, std::int64_t group
 
 void measure_gradients(Session& session, const Sampled& sampled, Measurements& result) {
   auto& decoder = *session.decoder;
-  const auto adapter = decoder.adapter();
+  const auto adapter = decoder.trainable();
   const Restore restore(adapter);
   {
     const at::NoGradGuard no_grad;
@@ -176,8 +178,8 @@ void measure_updates(Session& session, const Sampled& sampled, Measurements& res
       advantages.push_back(static_cast<float>(a));
   }
 
-  const Restore restore(decoder.adapter());
-  Optimizer optimizer(decoder.adapter(), session.config.optimizer);
+  const Restore restore(decoder.trainable());
+  Optimizer optimizer(decoder.trainable(), session.config.optimizer);
   decoder.set_phase(Phase::training);
   at::Tensor before;
   for (int update = 0; update < 2; ++update) {

@@ -26,10 +26,13 @@ Sampled sample_groups(Session& session, std::int64_t count, Measurements& result
   sampled.rollout = sample(*session.decoder, sampled.prompts, session.sampling(derive_seed(seed, 0, Purpose::doctor)));
 
   const std::int64_t group = session.config.rollout.samples_per_prompt;
-  for (std::size_t row = 0; row < sampled.rollout.responses.size(); ++row) {
-    const auto& gold = session.train.problems[problems[row / static_cast<std::size_t>(group)]].gold;
-    sampled.scores.push_back(score(session.scorer, session.completion(sampled.rollout.responses[row]), gold).score);
-    result.mean_score += sampled.scores.back();
+  std::vector<ToScore> answers;
+  for (std::size_t row = 0; row < sampled.rollout.responses.size(); ++row)
+    answers.push_back({session.completion(sampled.rollout.responses[row]),
+                       &session.train.problems[problems[row / static_cast<std::size_t>(group)]]});
+  for (const Score& one : session.rewarder->score(answers, /*evaluation=*/false)) {
+    sampled.scores.push_back(one.score);
+    result.mean_score += one.score;
   }
   result.mean_score /= static_cast<double>(sampled.scores.size());
   result.groups = count;

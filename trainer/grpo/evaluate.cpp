@@ -67,11 +67,12 @@ Evaluation evaluate(Session& session) {
   result.quant = session.evaluated_quant();
   result.trained_quant = session.trained_quant();
   const Phase before = session.decoder->phase();
-  session.decoder->set_phase(session.config.eval.quant == "none" ? Phase::off : Phase::training);
+  session.decoder->set_phase(session.config.eval.quant == "none" ? Phase::off : Phase::evaluation);
 
   const auto& prompts = session.test.prompts;
   const auto [first, behind] = session.ranks->share(static_cast<std::int64_t>(prompts.size()));
   const auto last = static_cast<std::size_t>(behind);
+  std::string failed;
   const std::size_t chunk = session.config.eval.batch_size > 0 ? static_cast<std::size_t>(session.config.eval.batch_size)
                                                                : prompts.size();
   for (auto at = static_cast<std::size_t>(first); at < last; at += chunk) {
@@ -79,16 +80,29 @@ Evaluation evaluate(Session& session) {
     const Rollout answers = sample(*session.decoder, {prompts.begin() + static_cast<std::ptrdiff_t>(at),
                                                       prompts.begin() + static_cast<std::ptrdiff_t>(end)},
                                    session.greedy());
+    std::vector<ToScore> completions;
+    for (std::size_t i = at; i < end; ++i)
+      completions.push_back({session.completion(answers.responses[i - at]), &session.test.problems[i]});
+    std::vector<Score> scores;
+    try {
+      scores = session.rewarder->score(completions, /*evaluation=*/true);
+    } catch (const ScorerFailed& error) {
+      if (session.ranks->size() == 1) throw;
+      failed = error.what();
+      break;
+    }
     for (std::size_t i = at; i < end; ++i) {
       Answered answered;
       const auto& response = answers.responses[i - at];
-      answered.completion = session.completion(response);
+      answered.completion = std::move(completions[i - at].completion);
       answered.tokens = static_cast<std::int64_t>(response.size());
       answered.truncated = answers.truncated[i - at];
-      answered.score = score(session.scorer, answered.completion, session.test.problems[i].gold);
+      answered.score = std::move(scores[i - at]);
       result.problems.push_back(std::move(answered));
     }
   }
+  for (const std::string& said : session.ranks->gather(failed))  // all ranks or none
+    if (!said.empty()) throw ScorerFailed(said);
   gather(*session.ranks, result.problems);
   for (const Answered& answered : result.problems) {
     ++result.outcomes[static_cast<std::size_t>(answered.score.outcome)];

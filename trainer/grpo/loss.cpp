@@ -14,9 +14,36 @@ Aggregation parse_aggregation(std::string_view name) {
   return Aggregation::token_mean;
 }
 
+KlType parse_kl_type(std::string_view name) {
+  if (name == "k1") return KlType::k1;
+  if (name == "k2") return KlType::k2;
+  assert(name == "k3");
+  return KlType::k3;
+}
+
 LossOptions LossOptions::from(const spec::Config& config) {
-  return {config.grpo.clip_ratio_low, config.grpo.clip_ratio_high, config.grpo.clip_ratio_c,
-          parse_aggregation(config.grpo.loss_agg), static_cast<double>(config.rollout.max_response_length)};
+  const auto& grpo = config.grpo;
+  LossOptions options;
+  options.clip_low = grpo.clip_ratio_low;
+  options.clip_high = grpo.clip_ratio_high;
+  options.clip_c = grpo.clip_ratio_c;
+  options.aggregation = parse_aggregation(grpo.loss_agg);
+  options.horizon = static_cast<double>(config.rollout.max_response_length);
+  options.kl_coef = grpo.kl_coef;
+  options.kl_type = parse_kl_type(grpo.kl_type);
+  options.entropy_coef = grpo.entropy_coef;
+  options.importance_weights = grpo.rollout_is == "token";
+  options.weight_cap = grpo.tis_cap;
+  return options;
+}
+
+at::Tensor kl_estimate(const at::Tensor& logprobs, const at::Tensor& reference, KlType type) {
+  const auto d = logprobs - reference;
+  if (type == KlType::k1) return d;
+  if (type == KlType::k2) return d * d / 2;
+  // (exp(-d) - 1) + d loses all digits of a small d; expm1 does not.
+  const auto kept = d.clamp(-20.0, 20.0);
+  return at::expm1(-kept) + kept;
 }
 
 at::Tensor aggregate(const at::Tensor& values, const at::Tensor& mask, Aggregation aggregation, const LossScale& scale,
@@ -31,7 +58,8 @@ at::Tensor aggregate(const at::Tensor& values, const at::Tensor& mask, Aggregati
 }
 
 PolicyLoss policy_loss(const at::Tensor& logprobs, const at::Tensor& old_logprobs, const at::Tensor& advantages,
-                       const at::Tensor& mask, const LossOptions& options, const LossScale& scale) {
+                       const at::Tensor& mask, const LossOptions& options, const LossScale& scale,
+                       const LossInputs& more) {
   const auto difference = (logprobs - old_logprobs).clamp(-20.0, 20.0);
   const auto ratio = difference.exp();
   const auto a = advantages.unsqueeze(1);
@@ -39,10 +67,25 @@ PolicyLoss policy_loss(const at::Tensor& logprobs, const at::Tensor& old_logprob
   const auto clipped = -a * ratio.clamp(1.0 - options.clip_low, 1.0 + options.clip_high);
   const auto higher = at::maximum(plain, clipped);
   const auto bound = -a * options.clip_c;
-  const auto loss = at::where(a < 0, at::minimum(higher, bound), higher);
+  auto loss = at::where(a < 0, at::minimum(higher, bound), higher);
+  if (options.importance_weights) loss = loss * more.weights;
 
   PolicyLoss result;
-  result.loss = aggregate(loss, mask, options.aggregation, scale, options.horizon);
+  const auto together = [&](const at::Tensor& values) {
+    return aggregate(values, mask, options.aggregation, scale, options.horizon);
+  };
+  result.loss = together(loss);
+  result.policy = result.loss.item<double>();
+  if (options.kl_coef > 0) {
+    const auto kl = together(kl_estimate(logprobs, more.reference, options.kl_type));
+    result.kl_loss = kl.item<double>();
+    result.loss = result.loss + kl * options.kl_coef;
+  }
+  if (options.entropy_coef > 0) {
+    const auto entropy = together(more.entropy);
+    result.entropy_loss = entropy.item<double>();
+    result.loss = result.loss - entropy * options.entropy_coef;
+  }
   const auto on = mask > 0;
   const auto sum = [&](const at::Tensor& values) {
     return at::where(on, values.detach().to(at::kDouble), 0.0).sum().item<double>();

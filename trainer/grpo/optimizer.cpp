@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 namespace assay::train {
 
@@ -25,9 +26,13 @@ double squares(const at::Tensor& tensor) { return tensor.detach().to(at::kDouble
 
 }  // namespace
 
-double learning_rate(const spec::OptimizerConfig& config, std::int64_t step) {
-  if (config.warmup_steps <= 0) return config.lr;
-  return config.lr * std::min(1.0, static_cast<double>(step - 1) / static_cast<double>(config.warmup_steps));
+double learning_rate(const spec::OptimizerConfig& config, std::int64_t step, std::int64_t steps) {
+  const auto done = static_cast<double>(step - 1), warmup = static_cast<double>(config.warmup_steps);
+  if (done < warmup) return config.lr * (done / warmup);
+  if (config.schedule == "constant") return config.lr;
+  const double progress = std::clamp((done - warmup) / std::max(1.0, static_cast<double>(steps) - warmup), 0.0, 1.0);
+  const double left = config.schedule == "linear" ? 1 - progress : (1 + std::cos(std::numbers::pi * progress)) / 2;
+  return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * left);
 }
 
 Optimizer::Optimizer(std::vector<NamedTensor> parameters, const spec::OptimizerConfig& config)

@@ -1,4 +1,4 @@
-// AdamW on the adapters, with linear warm-up and clipping by the total norm.
+// AdamW with a learning-rate schedule and clipping by the total norm.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,12 @@
 
 namespace assay::train {
 
-// The learning rate of training step `step` (1-based) as verl counts it: its scheduler starts at 0 and advances after
-// each training step, so step s runs at lr * min((s - 1) / warmup, 1), and the first step of a warm-up moves nothing.
-double learning_rate(const spec::OptimizerConfig& config, std::int64_t step);
+// The learning rate of training step `step` (1-based) of `steps`, as verl and transformers count it: the scheduler starts
+// at 0 and advances after each training step. With t = step - 1, during the warm-up lr * t / warmup, so its first step
+// moves nothing; behind it, with p = (t - warmup) / (steps - warmup) and m = min_lr_ratio,
+//   constant: lr;  linear: lr * (m + (1 - m) (1 - p));  cosine: lr * (m + (1 - m) (1 + cos(pi p)) / 2).
+// The last step has t = steps - 1, so it is the one before the end of the curve.
+double learning_rate(const spec::OptimizerConfig& config, std::int64_t step, std::int64_t steps);
 
 struct Gradients {
   double norm = 0;             // total 2-norm over all tensors; 0 when none has a gradient

@@ -41,6 +41,7 @@ Metrics batch_metrics(const Batch& batch, std::int64_t max_response_length, cons
                   {"timing_s/update_actor", times.update},
                   {"timing_s/step", times.step},
                   {"perf/max_memory_rss_gb", peak_memory_gb()}};
+  if (batch.noise_sigma >= 0) metrics["noise/sigma"] = batch.noise_sigma;
   const auto rows = batch.scores.size();
   if (batch.groups_sampled == 0 || rows == 0) return metrics;
   const auto n = static_cast<double>(rows);

@@ -31,15 +31,24 @@ Scored sample_and_score(Session& session, const std::vector<std::size_t>& proble
     wrong = error.what();
   }
   const Span span("scoring");
+  std::vector<ToScore> answers;
   for (std::size_t row = 0; row < own.rollout.responses.size(); ++row) {
     const auto problem = problems[static_cast<std::size_t>(first) + row / static_cast<std::size_t>(group)];
-    own.completions.push_back(session.completion(own.rollout.responses[row]));
-    own.scores.push_back(score(session.scorer, own.completions.back(), session.train.problems[problem].gold));
+    answers.push_back({session.completion(own.rollout.responses[row]), &session.train.problems[problem]});
   }
+  std::string failed;
+  try {
+    own.scores = session.rewarder->score(answers, /*evaluation=*/false);
+  } catch (const ScorerFailed& error) {
+    if (ranks.size() == 1) throw;
+    failed = error.what();
+  }
+  for (ToScore& answer : answers) own.completions.push_back(std::move(answer.completion));
   if (ranks.size() == 1) return own;
 
   PartWriter out;
   out.text(wrong);
+  out.text(failed);
   for (std::size_t row = 0; row < own.scores.size(); ++row) {
     out.values(own.rollout.responses[row]);
     out.values(own.rollout.logprobs[row]);
@@ -51,6 +60,7 @@ Scored sample_and_score(Session& session, const std::vector<std::size_t>& proble
   for (const std::string& part : ranks.gather(out.bytes())) {
     PartReader in(part);
     if (const std::string said = in.text(); !said.empty()) throw NonFiniteLogits(said);
+    if (const std::string said = in.text(); !said.empty()) throw ScorerFailed(said);
     while (!in.at_end()) {
       all.rollout.responses.push_back(in.values<std::int32_t>());
       all.rollout.logprobs.push_back(in.values<float>());
@@ -68,11 +78,14 @@ Batch collect_batch(Session& session, DataOrder& order, std::int64_t step) {
   const auto& grpo = session.config.grpo;
   const auto& rollout = session.config.rollout;
   const std::int64_t group = rollout.samples_per_prompt;
-  const std::int64_t draw =
-      grpo.filter_groups && grpo.gen_batch_size > 0 ? grpo.gen_batch_size : grpo.train_batch_size;
+  const std::int64_t draw = prompts_per_draw(grpo);
   const std::int64_t draws = grpo.filter_groups ? grpo.max_num_gen_batches : 1;
 
   Batch batch;
+  if (session.noise) {
+    session.noise->begin_step(*session.decoder, step, session.config.train.steps);
+    batch.noise_sigma = session.noise->sigma(step, session.config.train.steps);
+  }
   session.decoder->set_phase(Phase::rollout);
   while (batch.generation_batches < draws && batch.prompt_count() < grpo.train_batch_size) {
     const auto problems = order.next(draw);

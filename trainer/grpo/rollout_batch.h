@@ -22,10 +22,12 @@ struct Batch {
 
   // What dynamic sampling did; without it: one generation batch, everything kept.
   std::int64_t generation_batches = 0, groups_sampled = 0, groups_with_spread = 0;
+  double noise_sigma = -1;                          // of this step's noise on the norms; -1: the run has none
   double sampled_score_sum = 0;                     // over all rows sampled, the dropped ones included
   bool short_of_groups = false;                     // fewer prompts than train_batch_size, for want of spread
 };
 
+// Gives the step's noise on the norms to the decoder, where the run has noise; it stays for the updates of the step.
 // Draws prompts from `order`, samples under Phase::rollout and scores. With grpo.filter_groups groups without a spread of
 // scores are dropped and more are drawn until train_batch_size are there or max_num_gen_batches were drawn; surplus
 // groups are dropped too. Throws what sample() throws, and Stopped when a stop signal came.

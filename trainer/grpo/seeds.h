@@ -14,6 +14,8 @@ enum class Purpose : std::uint64_t {
   data = 2,      // order of the training problems; index = epoch
   rollout = 3,   // sampling; index = step * 2^20 + generation batch of that step
   doctor = 4,    // the preflight's random B; index 0
+  dropout = 5,   // of the adapters' inputs; index = step * 2^20 + first prompt of the micro-batch
+  noise = 6,     // on the norms' weights; index = step
 };
 
 constexpr std::uint64_t mix_seed(std::uint64_t x) {  // SplitMix64 (Steele, Lea, Flood 2014)

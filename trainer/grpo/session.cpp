@@ -58,7 +58,39 @@ bool quantized_training(const spec::QuantConfig& quant) {
   return quant.format != "none" && quant.apply_during != "rollout";
 }
 
+// The scan sees the model as it is before training, whatever has been trained since: a resumed run gets the same.
+void prepare_noise(Session& session) {
+  const auto& config = session.config.noise;
+  if (config.kind == "none") return;
+  std::vector<double> multipliers;
+  if (config.kind == "rin") {
+    std::vector<double> errors(static_cast<std::size_t>(session.decoder->shape().layers), 0.0);
+    if (config.rin != "zones") {
+      const auto count = std::min<std::size_t>(static_cast<std::size_t>(config.scan_prompts), session.train.prompts.size());
+      session.layer_scan = refusing("noise", [&] {
+        return scan(*session.decoder, {session.train.prompts.begin(), session.train.prompts.begin() + static_cast<std::ptrdiff_t>(count)});
+      });
+      for (std::size_t i = 0; i < errors.size(); ++i) errors[i] = session.layer_scan[i].error.relative_error;
+    }
+    multipliers = refusing("", [&] { return rin_multipliers(config, errors); });
+  }
+  session.noise.emplace(config, static_cast<std::uint64_t>(session.config.train.seed), std::move(multipliers));
+}
+
 }  // namespace
+
+std::int64_t prompts_per_draw(const spec::GrpoConfig& grpo) {
+  return grpo.filter_groups && grpo.gen_batch_size > 0 ? grpo.gen_batch_size : grpo.train_batch_size;
+}
+
+std::int64_t steps_of(const spec::Config& config, std::int64_t problems) {
+  if (config.train.epochs == 0) return config.train.steps;
+  const std::int64_t draw = prompts_per_draw(config.grpo), steps = config.train.epochs * (problems / draw);
+  if (steps == 0)
+    throw BadInput("train.epochs: data.train has " + std::to_string(problems) + " problems, fewer than the " +
+                   std::to_string(draw) + " that a step draws; make the batch smaller, or give train.steps");
+  return steps;
+}
 
 Inputs read_inputs(const fs::path& path) {
   Inputs inputs;
@@ -75,6 +107,11 @@ Inputs read_inputs(const fs::path& path) {
     inputs.derived = refusing(derived.string(), [&] {
       return spec::derived_from_json(nlohmann::json::parse(support::read_file(derived)));
     });
+  inputs.work_folder = inputs.folder;
+  if (const fs::path run = inputs.folder / "run.json"; fs::exists(run)) {
+    const auto json = nlohmann::json::parse(support::read_file(run), nullptr, false);
+    if (json.is_object()) inputs.work_folder = json.value("work_folder", inputs.folder.string());
+  }
   const auto resolve = [&](std::string& resolved, const std::string& given) {
     if (resolved.empty() && !given.empty()) resolved = (inputs.folder / given).lexically_normal().string();
   };
@@ -97,16 +134,24 @@ void set_up_process(const spec::Config& config) {
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // a debugging aid that costs a pass over memory
 }
 
-// Adapters and quantizers.
-void attach(Session& session, ActivationQuantizer quantizer, bool lean) {
+// Adapters (or all weights) and quantizers, and the reference of the KL penalty.
+void attach(Session& session, const fs::path& model, ActivationQuantizer quantizer, bool lean) {
   const auto& config = session.config;
+  const auto seed = static_cast<std::uint64_t>(config.train.seed);
+  const bool full = config.train.parameters == "full";
   if (lean)
     session.decoder->set_lean(/*unquantized_too=*/config.quant.apply_during != "both" || config.eval.quant != "as_training");
-  const auto seed = static_cast<std::uint64_t>(config.train.seed);
-  refusing("lora.targets", [&] { session.decoder->attach_lora(config.lora, derive_seed(seed, 0, Purpose::lora)); });
+  if (!full) refusing("lora.targets", [&] { session.decoder->attach_lora(config.lora, derive_seed(seed, 0, Purpose::lora)); });
   session.report.label = spec::quant_label(config.quant);
-  if (config.quant.format != "none" || lean)
-    session.report = refusing("quant", [&] { return session.decoder->attach_quantizers(config.quant, std::move(quantizer)); });
+  const auto quantize = [&](Decoder& decoder) {
+    return refusing("quant", [&] { return decoder.attach_quantizers(config.quant, quantizer); });
+  };
+  if (config.quant.format != "none" || lean) session.report = quantize(*session.decoder);
+  if (full && config.grpo.kl_coef > 0) {  // with adapters the reference is the decoder without them
+    session.reference = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
+    if (config.quant.format != "none") quantize(*session.reference);
+  }
+  if (full) session.decoder->set_base_trainable(true);
 }
 
 }  // namespace
@@ -117,12 +162,14 @@ Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
   Session session;
   session.config = config;
   session.derived = inputs.derived;
-  session.scorer = parse_scorer(config.reward.scorer).value();
+  session.rewarder = std::make_shared<Rewarder>(config.reward, inputs.work_folder);
   const fs::path model = inputs.derived.model_path;
   session.tokenizer = std::make_unique<Tokenizer>(refusing("", [&] { return Tokenizer::load(model); }));
   const auto builder = refusing("", [&] { return PromptBuilder(config.prompt, *session.tokenizer, model); });
   session.train = read_set(inputs.derived.train_path, builder, 0, config.rollout.max_prompt_length);
   session.test = read_set(inputs.derived.test_path, builder, config.eval.limit, config.rollout.max_prompt_length);
+  if (config.train.epochs > 0)
+    session.config.train.steps = steps_of(config, static_cast<std::int64_t>(session.train.problems.size()));
 
   session.decoder = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
   const ModelShape& shape = session.decoder->shape();
@@ -130,7 +177,8 @@ Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
   for (const ProblemSet* set : {&session.train, &session.test}) check_positions(*set, config.rollout.max_response_length, shape);
   if (shape.eos_ids.empty())
     throw BadInput((model / "config.json").string() + ": there is no eos_token_id, so no response would ever end; add one");
-  attach(session, std::move(quantizer), config.train.memory == "lean");
+  attach(session, model, std::move(quantizer), config.train.memory == "lean");
+  prepare_noise(session);
   return session;
 }
 
@@ -144,7 +192,8 @@ Session open_random_session(const Inputs& inputs, const fs::path& folder, Activa
   const ModelShape shape = refusing("", [&] { return ModelShape::read(folder); });
   session.decoder = std::make_unique<Decoder>(
       Decoder::fresh(shape, derive_seed(static_cast<std::uint64_t>(inputs.config.train.seed), 3, Purpose::doctor)));
-  attach(session, std::move(quantizer), /*lean=*/true);
+  session.config.grpo.kl_coef = 0;  // its reference would be read from weights that are not there
+  attach(session, folder, std::move(quantizer), /*lean=*/session.config.train.parameters != "full");
   return session;
 }
 
@@ -165,6 +214,7 @@ SamplerOptions Session::sampling(std::uint64_t seed) const {
   options.temperature = config.rollout.temperature;
   options.top_k = config.rollout.top_k;
   options.top_p = config.rollout.top_p;
+  options.min_p = config.rollout.min_p;
   options.max_new_tokens = config.rollout.max_response_length;
   options.batch_size = config.rollout.batch_size;
   options.eos_ids = decoder->shape().eos_ids;
@@ -187,6 +237,12 @@ std::string Session::trained_quant() const { return label(config.quant, quantize
 
 std::string Session::evaluated_quant() const {
   return label(config.quant, config.eval.quant == "as_training" && quantized_training(config.quant));
+}
+
+std::string noise_report_json(const Session& session) {
+  nlohmann::json report = session.layer_scan.empty() ? nlohmann::json::object() : scan_json(session.layer_scan);
+  report["multipliers"] = session.noise ? session.noise->multipliers() : std::vector<double>();
+  return report.dump(2) + "\n";
 }
 
 std::string quant_report_json(const AttachReport& report) {

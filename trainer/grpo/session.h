@@ -4,13 +4,15 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "experiments/spec/config.h"
 #include "trainer/grpo/data.h"
+#include "trainer/grpo/noise.h"
 #include "trainer/grpo/ranks.h"
-#include "trainer/grpo/reward.h"
+#include "trainer/grpo/rewarder.h"
 #include "trainer/model/decoder.h"
 #include "trainer/rollout/sampler.h"
 #include "trainer/text/tokenizer.h"
@@ -21,6 +23,7 @@ struct Inputs {                 // what a CONFIG argument means
   spec::Config config;
   spec::Derived derived;        // paths resolved; counts as the file beside the config had them
   std::filesystem::path folder; // the run folder, or the folder the config file lies in
+  std::filesystem::path work_folder;  // where a scorer program runs: run.json's, otherwise `folder`
 };
 
 // `path` is a run folder (config.json inside) or a canonical config file. Paths come from derived.json beside it; without
@@ -34,13 +37,16 @@ struct ProblemSet {
 };
 
 struct Session {
-  spec::Config config;
+  spec::Config config;          // train.steps is what train.epochs comes to
   spec::Derived derived;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<Decoder> reference;  // with full fine-tuning and a KL penalty: the model as it was, quantized alike
   AttachReport report;          // empty without quantization
   ProblemSet train, test;
-  Scorer scorer = Scorer::verl;
+  std::optional<NormNoise> noise;     // as noise.* says; none: no noise
+  std::vector<LayerScan> layer_scan;  // what RIN goes by; empty: there was no scan
+  std::shared_ptr<const Rewarder> rewarder;
   std::shared_ptr<Ranks> ranks = std::make_shared<Ranks>();  // alone, unless train() says otherwise
 
   std::string completion(const std::vector<std::int32_t>& ids) const;  // text of a response, valid UTF-8
@@ -64,6 +70,14 @@ Session open_random_session(const Inputs& inputs, const std::filesystem::path& f
 
 // Throws BadInput when the tokenizer of the folder has ids that the model has no row for.
 void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer, const ModelShape& shape);
+// Prompts that one generation batch draws.
+std::int64_t prompts_per_draw(const spec::GrpoConfig& grpo);
+// Training steps: train.steps, or with train.epochs the generation batches that so many passes over `problems` hold.
+// Throws BadInput where that is none.
+std::int64_t steps_of(const spec::Config& config, std::int64_t problems);
+
+// noise-report.json: the scan, where there was one, and the layers' multipliers (none: 1 for each).
+std::string noise_report_json(const Session& session);
 
 // The attach report as quant-report.json holds it.
 std::string quant_report_json(const AttachReport& report);

@@ -14,6 +14,7 @@
 #include "trainer/grpo/evaluate.h"
 #include "trainer/grpo/finding_watch.h"
 #include "trainer/grpo/metrics_log.h"
+#include "trainer/grpo/model_io.h"
 #include "trainer/grpo/optimizer.h"
 #include "trainer/grpo/report_step.h"
 #include "trainer/grpo/rollout_batch.h"
@@ -71,10 +72,10 @@ class Run {
         session_(std::move(session)),
         ranks_(*session_.ranks),
         config_(session_.config),
-        optimizer_(session_.decoder->adapter(), config_.optimizer),
+        optimizer_(session_.decoder->trainable(), config_.optimizer),
         order_(session_.train.problems.size(), static_cast<std::uint64_t>(config_.train.seed)),
         coverage_(adapter_names()),
-        store_(folder, config_, session_.derived.model_path, session_.decoder->adapter()),
+        store_(folder, config_, session_.derived.model_path, session_.decoder->trainable()),
         test_sha256_(support::sha256_file(session_.test.file)),
         machine_{kernels::active().name, std::string(quant::name(quant::best_path()))},
         state_(optimizer_.state()) {
@@ -127,8 +128,13 @@ class Run {
       return non_finite(error.what());
     } catch (const NonFiniteLogits& error) {
       return non_finite(error.what());
+    } catch (const ScorerFailed& error) {
+      log_.event(step_, "scorer_failed", error.what());
+      throw;
     }
-    if (ranks_.leads())
+    if (ranks_.leads() && config_.train.parameters == "full")
+      write_model(folder_ / "trained", session_.decoder->base_weights(), session_.derived.model_path);
+    else if (ranks_.leads())
       write_adapter(folder_ / "adapter", session_.decoder->adapter(), config_.lora, session_.derived.model_path);
     log_.event(config_.train.steps, "finished", "all steps are done");
     return exit_finished;
@@ -177,7 +183,7 @@ class Run {
 
   std::vector<std::string> adapter_names() const {
     std::vector<std::string> names;
-    for (const auto& tensor : session_.decoder->adapter()) names.push_back(tensor.name);
+    for (const auto& tensor : session_.decoder->trainable()) names.push_back(tensor.name);
     return names;
   }
 
@@ -235,7 +241,7 @@ class Run {
                      json_number(gap->second).dump() + "; the run is not exactly on-policy",
                  {{"id", "not-batch-invariant"}, {"largest", gap->second}});
     }
-    coverage_.add(step_, batch, update, learning_rate(config_.optimizer, step_), log_);
+    coverage_.add(step_, batch, update, learning_rate(config_.optimizer, step_, config_.train.steps), log_);
     findings_.add(step_, metrics, log_);
   }
 
@@ -320,6 +326,8 @@ ExitCode train_as(const std::shared_ptr<Ranks>& ranks, const fs::path& run_folde
     session.ranks = ranks;
     if (ranks->leads())
       support::write_file_atomically(run_folder / "quant-report.json", quant_report_json(session.report));
+    if (ranks->leads() && session.noise)
+      support::write_file_atomically(run_folder / "noise-report.json", noise_report_json(session));
     run.emplace(run_folder, *log, std::move(session), options.json);
     if (!options.resume) return;
     if (const auto checkpoint = run->newest_checkpoint())

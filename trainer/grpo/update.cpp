@@ -12,6 +12,8 @@
 #include "experiments/spec/canonical.h"
 #include "trainer/grpo/exit_code.h"
 #include "trainer/grpo/loss.h"
+#include "trainer/grpo/rollout_gap.h"
+#include "trainer/grpo/seeds.h"
 #include "trainer/grpo/stop.h"
 #include "trainer/profile/profile.h"
 
@@ -39,10 +41,24 @@ class BatchRows {
  public:
   BatchRows(Session& session, const Batch& batch) : session_(session), batch_(batch) {}
 
-  TokenLogprobs logprobs(Range span) const {
-    return token_logprobs(*session_.decoder, slice(batch_.prompts, span.begin, span.end),
-                          slice(batch_.rollout.responses, span.begin * group(), span.end * group()), group(),
-                          session_.config.rollout.temperature);
+  TokenLogprobs logprobs(Range span, bool entropy_gradient = false) const {
+    return logprobs(*session_.decoder, span, entropy_gradient);
+  }
+  // Of the model as it was before training, under the quantization of training and without noise; no gradient.
+  at::Tensor reference(Range span) const {
+    const at::NoGradGuard no_grad;
+    if (session_.reference) {
+      session_.reference->set_phase(Phase::evaluation);
+      return logprobs(*session_.reference, span, false).logprobs;
+    }
+    Decoder& decoder = *session_.decoder;
+    const Phase before = decoder.phase();
+    decoder.set_phase(Phase::evaluation);
+    decoder.set_adapter(false);
+    const at::Tensor values = logprobs(decoder, span, false).logprobs;
+    decoder.set_adapter(true);
+    decoder.set_phase(before);
+    return values;
   }
   at::Tensor advantages(Range span) const {
     const auto values = slice(batch_.advantages, span.begin * group(), span.end * group());
@@ -75,50 +91,14 @@ class BatchRows {
   }
 
  private:
+  TokenLogprobs logprobs(Decoder& decoder, Span span, bool entropy_gradient) const {
+    return token_logprobs(decoder, slice(batch_.prompts, span.begin, span.end),
+                          slice(batch_.rollout.responses, span.begin * group(), span.end * group()), group(),
+                          session_.config.rollout.temperature, entropy_gradient);
+  }
   std::int64_t group() const { return session_.config.rollout.samples_per_prompt; }
   Session& session_;
   const Batch& batch_;
-};
-
-// How far the training forward's log-probs are from the sampler's. With d = training - sampled:
-// kl = mean(-d), k3 = mean(exp(d) - 1 - d), both estimates of KL(sampler || trainer); and the share of tokens that
-// clipping would act on before anything was learned, had the sampler's log-probs been taken as the old ones.
-class Gap {
- public:
-  explicit Gap(const LossOptions& options) : options_(options) {}
-  void add(const at::Tensor& trained, const at::Tensor& sampled, const at::Tensor& mask) {
-    const auto on = mask > 0;
-    const auto sum = [&](const at::Tensor& values) { return at::where(on, values, 0.0).sum().item<double>(); };
-    const auto d = (trained - sampled).to(at::kDouble).clamp(-20, 20);
-    const auto probability = (trained.to(at::kDouble).exp() - sampled.to(at::kDouble).exp()).abs();
-    kl_ += sum(-d);
-    k3_ += sum(d.exp() - 1 - d);
-    probability_ += sum(probability);
-    const auto ratio = d.exp();
-    outside_ += sum((ratio < 1 - options_.clip_low).logical_or(ratio > 1 + options_.clip_high).to(at::kDouble));
-    largest_ = std::max(largest_, at::where(on, probability, 0.0).max().item<double>());
-    tokens_ += on.sum().item<double>();
-  }
-  double largest() const { return largest_; }
-  double tokens() const { return tokens_; }
-  void reduce(Ranks& ranks) {
-    double sums[] = {kl_, k3_, probability_, outside_, tokens_};
-    ranks.sum(sums, std::size(sums));
-    std::tie(kl_, k3_, probability_, outside_, tokens_) = std::tie(sums[0], sums[1], sums[2], sums[3], sums[4]);
-    ranks.max(&largest_, 1);
-  }
-  void report(Metrics& metrics) const {
-    if (tokens_ == 0) return;
-    metrics["rollout_corr/kl"] = kl_ / tokens_;
-    metrics["rollout_corr/k3_kl"] = k3_ / tokens_;
-    metrics["rollout_corr/ratio_outside_clip"] = outside_ / tokens_;
-    metrics["training/rollout_probs_diff_mean"] = probability_ / tokens_;
-    metrics["training/rollout_probs_diff_max"] = largest_;
-  }
-
- private:
-  LossOptions options_;
-  double kl_ = 0, k3_ = 0, probability_ = 0, outside_ = 0, largest_ = 0, tokens_ = 0;
 };
 
 // The gradients of all ranks, summed. A tensor that no rank has a gradient for stays without.
@@ -155,7 +135,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& batch, std::int64_t step) {
   const auto& grpo = session.config.grpo;
   const LossOptions options = LossOptions::from(session.config);
-  const double lr = learning_rate(session.config.optimizer, step);
+  const double lr = learning_rate(session.config.optimizer, step, session.config.train.steps);
   const BatchRows rows(session, batch);
   UpdateResult result;
   result.covered.assign(optimizer.parameters().size(), false);
@@ -172,9 +152,12 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
     }
 
   session.decoder->set_phase(Phase::training);
-  Gap gap(options);
-  // The old log-probs of the mini-batches behind the first, from before the first update.
-  std::vector<std::vector<at::Tensor>> old(mini_batches.size());
+  RolloutGap gap(options);
+  // With dropout even the first mini-batch's own log-probs are not the old ones, which are those without it.
+  const double dropout = session.config.train.parameters == "lora" ? session.config.lora.dropout : 0;
+  const std::size_t first_given = dropout > 0 ? 0 : 1;
+  // The old log-probs of the mini-batches that are given theirs, and all references, from before the first update.
+  std::vector<std::vector<at::Tensor>> old(mini_batches.size()), reference(mini_batches.size());
   const auto remember = [&] {
     const Span span("old log-probs");
     const auto started = std::chrono::steady_clock::now();
@@ -183,15 +166,27 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
     ranks.max(&largest, 1);
     ranks.max(&tokens, 1);
     const bool same = spec::batch_invariant(session.config) && tokens > 0 && largest == 0;
-    for (std::size_t m = 1; m < mini_batches.size(); ++m)
+    for (std::size_t m = first_given; m < mini_batches.size(); ++m)
       for (const Range micro : mini_batches[m]) {
         check_stop();
         old[m].push_back(same ? rows.sampled_logprobs(micro, rows.longest(micro)) : rows.logprobs(micro).logprobs);
       }
     result.metrics["timing_s/old_log_prob"] = seconds_since(started);
   };
+  if (dropout > 0) remember();
+  if (options.kl_coef > 0) {
+    const Span span("reference log-probs");
+    const auto started = std::chrono::steady_clock::now();
+    for (std::size_t m = 0; m < mini_batches.size(); ++m)
+      for (const Range micro : mini_batches[m]) {
+        check_stop();
+        reference[m].push_back(rows.reference(micro));
+      }
+    result.metrics["timing_s/ref"] = seconds_since(started);
+  }
 
-  double loss_sum = 0, norm_sum = 0, largest_norm = 0, tokens = 0, kl = 0, clipped = 0, clipped_lower = 0, entropy = 0;
+  double loss_sum = 0, policy_sum = 0, kl_loss_sum = 0, norm_sum = 0, largest_norm = 0, tokens = 0, kl = 0, clipped = 0,
+         clipped_lower = 0, entropy = 0;
   double first_ratio = 0, first_deviation = 0;
   for (std::size_t m = 0; m < mini_batches.size(); ++m) {
     const auto& micros = mini_batches[m];
@@ -201,20 +196,33 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
     bool graph = false;
     for (std::size_t i = 0; i < micros.size(); ++i) {
       check_stop();
+      if (dropout > 0) {
+        const auto index = (static_cast<std::uint64_t>(step) << 20) + static_cast<std::uint64_t>(micros[i].begin);
+        session.decoder->set_dropout(
+            dropout, derive_seed(static_cast<std::uint64_t>(session.config.train.seed), index, Purpose::dropout));
+      }
       const TokenLogprobs now = [&] {
         const Span span("forward");
-        return rows.logprobs(micros[i]);
+        return rows.logprobs(micros[i], options.entropy_coef > 0);
       }();
-      const at::Tensor before = m == 0 ? now.logprobs.detach() : old[m][i];
-      const PolicyLoss part = policy_loss(now.logprobs, before, rows.advantages(micros[i]), now.mask, options, scale);
+      if (dropout > 0) session.decoder->set_dropout(0, 0);
+      const at::Tensor before = m < first_given ? now.logprobs.detach() : old[m][i];
+      const at::Tensor sampled = rows.sampled_logprobs(micros[i], now.mask.size(1));
+      LossInputs more;
+      if (options.kl_coef > 0) more.reference = reference[m][i];
+      if (options.entropy_coef > 0) more.entropy = now.entropy;
+      if (options.importance_weights) more.weights = importance_weights(before, sampled, options.weight_cap);
+      const PolicyLoss part = policy_loss(now.logprobs, before, rows.advantages(micros[i]), now.mask, options, scale, more);
       loss += part.loss.item<double>();
+      policy_sum += part.policy;
+      kl_loss_sum += part.kl_loss;
       kl += part.kl;
       clipped += part.clipped;
       clipped_lower += part.clipped_lower;
       ratio += part.ratio;
       deviation = std::max(deviation, part.ratio_deviation);
-      entropy += at::where(now.mask > 0, now.entropy.to(at::kDouble), 0.0).sum().item<double>();
-      gap.add(before, rows.sampled_logprobs(micros[i], now.mask.size(1)), now.mask);
+      entropy += at::where(now.mask > 0, now.entropy.detach().to(at::kDouble), 0.0).sum().item<double>();
+      gap.add(before, sampled, now.mask);
       if (!std::isfinite(loss)) break;
       if (part.loss.requires_grad()) {
         const Span span("backward");
@@ -222,7 +230,7 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
         graph = true;
       }
     }
-    if (m == 0) remember();
+    if (m == 0 && dropout == 0) remember();
     double sums[] = {loss, ratio, graph ? 1.0 : 0.0};
     ranks.sum(sums, std::size(sums));
     loss = sums[0], ratio = sums[1], graph = sums[2] > 0;
@@ -250,15 +258,21 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
     tokens += scale.tokens;
   }
   optimizer.zero_grad();
-  double sums[] = {kl, clipped, clipped_lower, entropy};
+  double sums[] = {kl, clipped, clipped_lower, entropy, policy_sum, kl_loss_sum};
   ranks.sum(sums, std::size(sums));
-  std::tie(kl, clipped, clipped_lower, entropy) = std::tie(sums[0], sums[1], sums[2], sums[3]);
+  std::tie(kl, clipped, clipped_lower, entropy, policy_sum, kl_loss_sum) =
+      std::tie(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]);
   gap.reduce(ranks);
 
   auto& metrics = result.metrics;
   const auto minis = static_cast<double>(result.updates + result.without_graph);
   if (minis > 0) {
-    metrics["actor/pg_loss"] = loss_sum / minis;
+    metrics["actor/pg_loss"] = policy_sum / minis;
+    if (options.kl_coef > 0) {
+      metrics["actor/kl_loss"] = kl_loss_sum / minis;
+      metrics["actor/kl_coef"] = options.kl_coef;
+    }
+    if (options.kl_coef > 0 || options.entropy_coef > 0) metrics["actor/loss"] = loss_sum / minis;
     metrics["actor/grad_norm"] = norm_sum / minis;
     metrics["actor/grad_norm_max"] = largest_norm;
     metrics["actor/ppo_kl"] = kl / tokens;

@@ -86,7 +86,7 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
       known.push_back(p->name + ".base_layer");
     }
   const Exclusion excluded(config.exclude, known);
-  const int axis = config.blocking == "column" ? 0 : 1;
+  const int axis = q.weight_axis = config.blocking == "column" ? 0 : 1;
   const at::NoGradGuard no_grad;
   const auto layers = static_cast<std::int64_t>(model.layers.size());
   for (std::int64_t i = config.skip_first_layers; i < layers - config.skip_last_layers; ++i) {

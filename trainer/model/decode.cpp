@@ -129,7 +129,7 @@ at::Tensor Decoder::decode_step(DecodeState& state, const at::Tensor& ids) {
     x = model.after_attention(model.layers[i], x, attend(model.heads, state, i, now));
   }
   ++state.step;
-  return rms_norm(x, model.norm, model.shape.rms_eps);
+  return model.normalize(x, model.norm, model.norm_noise);
 }
 
 void Decoder::keep_rows(DecodeState& state, const std::vector<std::int64_t>& rows) {

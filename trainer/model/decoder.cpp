@@ -2,7 +2,9 @@
 #include "trainer/model/decoder.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 
+#include <map>
 #include <stdexcept>
 
 #include "trainer/model/head.h"
@@ -22,15 +24,21 @@ Rows rows_of(const std::vector<std::vector<std::int32_t>>& sequences) {
 
 void Model::refresh() {
   for (Layer& layer : layers)
-    for (Projection* p : layer.projections()) p->refresh(base_trainable);
+    for (Projection* p : layer.projections()) p->refresh(base_trainable, quantizers);
   if (base_trainable) head.refresh();
 }
 
 at::Tensor Model::embed(const at::Tensor& ids) const { return at::embedding(embedding, ids); }
 
+at::Tensor Model::normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& noise) const {
+  const bool acts = noise.defined() && ((quantizers.phase == Phase::rollout && noise_in_rollout) ||
+                                        (quantizers.phase == Phase::training && noise_in_training));
+  return rms_norm(x, acts ? weight + noise : weight, shape.rms_eps);
+}
+
 Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
                               const std::shared_ptr<const std::vector<std::int32_t>>& positions) {
-  const at::Tensor z = rms_norm(x, layer.input_norm, shape.rms_eps);
+  const at::Tensor z = normalize(x, layer.input_norm, layer.input_noise);
   Memo memo;
   at::Tensor q = layer.q.forward(z, quantizers, memo), k = layer.k.forward(z, quantizers, memo);
   const auto by_head = [&](const at::Tensor& y, const at::Tensor& w) {
@@ -47,7 +55,7 @@ Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
 at::Tensor Model::after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& mixed) {
   Memo memo;
   const at::Tensor middle = x + layer.o.forward(mixed, quantizers, memo);
-  const at::Tensor z = rms_norm(middle, layer.post_norm, shape.rms_eps);
+  const at::Tensor z = normalize(middle, layer.post_norm, layer.post_noise);
   const at::Tensor gate = layer.gate.forward(z, quantizers, memo);
   const at::Tensor up = layer.up.forward(z, quantizers, memo);
   return middle + layer.down.forward(swiglu(gate, up), quantizers, memo);
@@ -100,7 +108,7 @@ at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& la
       values->push_back(now.v);
     }
   }
-  return rms_norm(x, model.norm, model.shape.rms_eps);
+  return model.normalize(x, model.norm, model.norm_noise);
 }
 
 // Rows [lengths[i]] of a right-padded int64 tensor, in int32.
@@ -162,6 +170,7 @@ bool Decoder::has_unquantized_weights() const {
   return true;
 }
 
+const quant::Spec& Decoder::activation_spec() const { return impl_->quantizers.activation; }
 void Decoder::set_phase(Phase phase) { impl_->quantizers.phase = phase; }
 Phase Decoder::phase() const { return impl_->quantizers.phase; }
 void Decoder::set_observer(Observer observer) { impl_->quantizers.observer = std::move(observer); }
@@ -186,11 +195,40 @@ std::vector<NamedTensor> Decoder::adapter() const {
 }
 
 std::vector<NamedTensor> Decoder::base_weights() const { return impl_->named(); }
+std::vector<NamedTensor> Decoder::trainable() const { return impl_->base_trainable ? base_weights() : adapter(); }
+
+void Decoder::set_adapter(bool on) {
+  if (impl_->adapter_use) impl_->adapter_use->on = on;
+}
+
+void Decoder::set_dropout(double p, std::uint64_t seed) {
+  if (!impl_->adapter_use) return;
+  impl_->adapter_use->dropout = p;
+  impl_->adapter_use->masks = at::detail::createCPUGenerator(seed);
+}
+
+void Decoder::set_norm_noise(const std::vector<NamedTensor>& noise, bool in_rollout, bool in_training) {
+  Model& model = *impl_;
+  std::map<std::string, at::Tensor*> places{{"model.norm.weight", &model.norm_noise}};
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    const std::string prefix = "model.layers." + std::to_string(i);
+    places[prefix + ".input_layernorm.weight"] = &model.layers[i].input_noise;
+    places[prefix + ".post_attention_layernorm.weight"] = &model.layers[i].post_noise;
+  }
+  for (const auto& [name, place] : places) *place = at::Tensor();
+  for (const NamedTensor& tensor : noise) {
+    const auto place = places.find(tensor.name);
+    if (place == places.end()) throw std::logic_error("no norm is called " + tensor.name);
+    TORCH_CHECK(tensor.tensor.numel() == model.shape.hidden && !tensor.tensor.requires_grad());
+    *place->second = tensor.tensor;
+  }
+  model.noise_in_rollout = in_rollout;
+  model.noise_in_training = in_training;
+}
 
 void Decoder::set_base_trainable(bool trainable) {
   if (trainable && impl_->lean) throw std::logic_error("lean weights stay frozen");
-  if (trainable && (impl_->has_lora || impl_->has_quantizers))
-    throw std::logic_error("a base with LoRA or quantizers stays frozen");
+  if (trainable && impl_->has_lora) throw std::logic_error("a base with LoRA stays frozen");
   for (const NamedTensor& weight : impl_->named()) at::Tensor(weight.tensor).requires_grad_(trainable);
   impl_->base_trainable = trainable;
 }
@@ -233,7 +271,7 @@ at::Tensor Decoder::respond(const PromptCache& prompts, const std::vector<std::i
         attention(now.q, now.k, now.v, prompts.keys[i], prompts.values[i], layout, model.heads));
     if (model.layer_observer) model.layer_observer(static_cast<std::int64_t>(i), x);
   }
-  return rms_norm(x, model.norm, model.shape.rms_eps);
+  return model.normalize(x, model.norm, model.norm_noise);
 }
 
 at::Tensor Decoder::respond(const PromptCache& prompts, const at::Tensor& prompt_of_row, const at::Tensor& ids,
@@ -253,8 +291,9 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   return linear(flat, impl_->head, {}, nullptr).view(sizes);
 }
 
-ScoredTokens Decoder::score(const at::Tensor& hidden, const at::Tensor& targets, double temperature) {
-  const Scores scores = score_tokens(hidden, impl_->head, targets, temperature, impl_->lean);
+ScoredTokens Decoder::score(const at::Tensor& hidden, const at::Tensor& targets, double temperature,
+                            bool entropy_gradient) {
+  const Scores scores = score_tokens(hidden, impl_->head, targets, temperature, entropy_gradient, impl_->lean);
   return {scores.logprobs, scores.entropy};
 }
 

@@ -52,6 +52,7 @@ struct ModelShape {
 enum class Phase : std::uint8_t {
   rollout,   // sampling
   training,  // the forward pass that is differentiated
+  evaluation,  // quantized as training is, without what only training has (noise)
   off,       // no quantization at all
 };
 
@@ -90,7 +91,7 @@ struct PromptCache {
   at::Tensor last;     // hidden state of each prompt's last token after the final norm [P, D]
 };
 
-// Log-probs of chosen tokens, [M]; the entropy of the same distribution is detached.
+// Log-probs of chosen tokens, [M], and the entropy of the same distribution, detached unless asked for otherwise.
 struct ScoredTokens {
   at::Tensor logprobs, entropy;
 };
@@ -119,12 +120,22 @@ class Decoder {
                                  ActivationQuantizer quantizer = default_activation_quantizer());
   std::vector<std::string> projections() const;  // every linear layer of the decoder, model.layers.0.self_attn.q_proj …
   bool has_unquantized_weights() const;          // false: only what set_lean(false) and attach_quantizers() left
+  const quant::Spec& activation_spec() const;  // of the activation quantizers attached
   void set_phase(Phase phase);  // at first: training
   Phase phase() const;
 
   std::vector<NamedTensor> adapter() const;      // trainable LoRA tensors, model order, A before B
+  std::vector<NamedTensor> trainable() const;    // adapter(), or base_weights() where the base is trainable
+  // Whether the adapter takes part; at first it does. Off, the model is its base under the same quantization.
+  void set_adapter(bool on);
+  // From now on an adapter's input loses each element with probability p in [0, 1), and the others are divided by 1 - p
+  // (PEFT's lora_dropout); masks are drawn from `seed` in the order of the passes. p = 0: off. Only updates turn it on.
+  void set_dropout(double p, std::uint64_t seed);
   std::vector<NamedTensor> base_weights() const; // Hugging Face names; with tied embeddings no lm_head
-  void set_base_trainable(bool trainable);       // pretraining
+  // Pretraining and full fine-tuning. Not with LoRA. Quantizers must be attached before: from then on weights are
+  // quantized again where a pass begins and they have changed; their gradient passes straight through where quant.ste is
+  // on, and there is none where it is off.
+  void set_base_trainable(bool trainable);
 
   // Every pass works on packed rows: tokens of all sequences beside each other, no padding, so padding costs nothing
   // and is no part of an activation's tensor scale. A token's value does not depend on what else is in the batch, but
@@ -137,8 +148,10 @@ class Decoder {
   // Differentiable, through the prompts too. An empty response adds no token.
   at::Tensor respond(const PromptCache& prompts, const std::vector<std::int64_t>& prompt_of_row, const Rows& responses);
   // Log-probs of `targets` (int64 [M]) under softmax(logits(hidden) / temperature), without keeping logits: they exist
-  // for a few rows at a time. Differentiable in hidden; the head must be frozen.
-  ScoredTokens score(const at::Tensor& hidden, const at::Tensor& targets, double temperature);
+  // for a few rows at a time. Differentiable in hidden, and in the head where it is trainable. With
+  // `entropy_gradient` the entropy is differentiable too, which costs one more product with the head.
+  ScoredTokens score(const at::Tensor& hidden, const at::Tensor& targets, double temperature,
+                     bool entropy_gradient = false);
 
   // The same two for padded tensors.
   // Forward of right-padded prompts; ids int64 [P, T], lengths int64 [P]. Differentiable.
@@ -162,6 +175,10 @@ class Decoder {
   at::Tensor decode_step(DecodeState& state, const at::Tensor& ids);
   // Keeps only these rows (indices into the live rows, ascending).
   void keep_rows(DecodeState& state, const std::vector<std::int64_t>& rows);
+
+  // Noise that is added to the weights of norms, in the phases given and in no other: [D] tensors under the names of
+  // base_weights(). The weights themselves are not written to. What is not named has none; it replaces the former noise.
+  void set_norm_noise(const std::vector<NamedTensor>& noise, bool in_rollout, bool in_training);
 
   // Called with (module name, input of its quantizer, its result) by every activation quantizer; empty: none.
   using Observer = std::function<void(const std::string& module, const at::Tensor& x, const at::Tensor& xq)>;

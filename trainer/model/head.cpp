@@ -1,6 +1,7 @@
 #include "trainer/model/head.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "trainer/model/graph.h"
 #include "trainer/model/ops.h"
@@ -18,15 +19,69 @@ struct ScoreNode : torch::autograd::Node {
   void release_variables() override { slope = at::Tensor(); }
 };
 
+// About 4 MB of logits at once, but rows enough for the products to be worth their reading of the head.
+std::int64_t chunk_rows(std::int64_t vocabulary) { return std::clamp<std::int64_t>((1 << 20) / vocabulary, 96, 960); }
+
+// Inputs: hidden, head. Outputs: log-probs, entropy.
+struct ScoreAgainNode : torch::autograd::Node {
+  at::Tensor hidden, targets;
+  std::shared_ptr<const kernels::Packed> forward, backward;
+  float inverse = 1;
+
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
+    const auto& kernel = kernels::active();
+    const std::int64_t m = hidden.size(0), d = hidden.size(1), vocabulary = forward->n;
+    const at::Tensor none = at::zeros({m}, hidden.options());
+    const at::Tensor dlogprob = grads[0].defined() ? grads[0].contiguous() : none;
+    const at::Tensor dentropy = grads[1].defined() ? grads[1].contiguous() : none;
+    at::Tensor dhidden = at::empty({m, d}, hidden.options());
+    at::Tensor dhead = task_should_compute_output(1) ? at::zeros({vocabulary, d}, hidden.options()) : at::Tensor();
+    const float *ph = data(hidden), *pl = data(dlogprob), *pe = data(dentropy);
+    const std::int64_t* pt = targets.const_data_ptr<std::int64_t>();
+    float *to = mutable_data(dhidden), *to_head = dhead.defined() ? mutable_data(dhead) : nullptr;
+    const std::int64_t chunk = chunk_rows(vocabulary);
+    std::vector<float> logits(static_cast<std::size_t>(std::min(chunk, m) * vocabulary));
+    for (std::int64_t r0 = 0; r0 < m; r0 += chunk) {  // one after the other: the head's gradient adds up in order
+      const std::int64_t rows = std::min(chunk, m - r0);
+      over_rows(rows, 96, [&](std::int64_t from, std::int64_t end) {
+        float* z = logits.data() + from * vocabulary;
+        kernel.gemm_packed(end - from, ph + (r0 + from) * d, d, 1, *forward, z, vocabulary, 1.f, nullptr, false);
+        for (std::int64_t r = r0 + from; r < r0 + end; ++r, z += vocabulary) {
+          float largest = 0, log_sum = 0, entropy = 0;
+          kernel.distribution(vocabulary, z, inverse, &largest, &log_sum, &entropy);
+          for (std::int64_t v = 0; v < vocabulary; ++v) {
+            const float p = z[v], logprob = p > 0 ? std::log(p) : 0.f;
+            z[v] = -p * (pl[r] + pe[r] * (logprob + entropy)) * inverse;
+          }
+          z[pt[r]] += pl[r] * inverse;
+        }
+        kernel.gemm_packed(end - from, logits.data() + from * vocabulary, vocabulary, 1, *backward,
+                           to + (r0 + from) * d, d, 1.f, nullptr, false);
+      });
+      if (!to_head) continue;
+      over_rows(vocabulary, 256, [&](std::int64_t from, std::int64_t end) {
+        kernel.gemm(end - from, d, rows, logits.data() + from, 1, vocabulary, ph + r0 * d, d, to_head + from * d, d, 1.f,
+                    true);
+      });
+    }
+    return {dhidden, dhead};
+  }
+  std::string name() const override { return "ScoreTokensAgain"; }
+  void release_variables() override {
+    hidden = targets = at::Tensor();
+    forward = backward = nullptr;
+  }
+};
+
 }  // namespace
 
 Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& targets, double temperature,
-                    bool one_form) {
-  TORCH_CHECK(!head.value().requires_grad(), "log-probs of chosen tokens need a frozen head");
+                    bool entropy_gradient, bool one_form) {
   TORCH_CHECK(targets.scalar_type() == at::kLong && targets.is_contiguous());
+  const bool again = any_wants_graph(head.value()) || (entropy_gradient && any_wants_graph(hidden));
   const auto& kernel = kernels::active();
   const std::int64_t m = hidden.size(0), d = hidden.size(1), vocabulary = head.out();
-  const bool graph = any_wants_graph(hidden);
+  const bool graph = !again && any_wants_graph(hidden);
   Scores scores{at::empty({m}, hidden.options()), at::empty({m}, hidden.options())};
   at::Tensor slope = graph ? at::empty({m, d}, hidden.options()) : at::Tensor();
   const auto forward = head.forward_pack();
@@ -36,8 +91,7 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
   float *pl = mutable_data(scores.logprobs), *pe = mutable_data(scores.entropy),
         *ps = graph ? mutable_data(slope) : nullptr;
   const auto inverse = static_cast<float>(1.0 / temperature);
-  // About 4 MB of logits at once, but rows enough for the products to be worth their reading of the head.
-  const std::int64_t chunk = std::clamp<std::int64_t>((1 << 20) / vocabulary, 96, 960);
+  const std::int64_t chunk = chunk_rows(vocabulary);
   over_rows((m + chunk - 1) / chunk, 1, [&](std::int64_t from, std::int64_t to) {
     std::vector<float> logits(static_cast<std::size_t>(std::min(chunk, m) * vocabulary));
     for (std::int64_t r0 = from * chunk; r0 < std::min(m, to * chunk); r0 += chunk) {
@@ -65,6 +119,19 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
     auto node = new_node<ScoreNode>();
     node->slope = slope;
     hang(scores.logprobs, node, hidden);
+  }
+  if (again) {
+    auto node = new_node<ScoreAgainNode>();
+    node->hidden = hidden.detach();
+    node->targets = targets;
+    node->forward = forward;
+    node->backward = head.backward_pack();
+    node->inverse = inverse;
+    hang(scores.logprobs, node, hidden, head.value());
+    if (entropy_gradient)
+      torch::autograd::set_history(scores.entropy, node);
+    else
+      node->add_input_metadata(torch::autograd::Node::undefined_input());
   }
   return scores;
 }

@@ -24,6 +24,7 @@ void attach_adapter(Model& model, const spec::LoraConfig& lora, std::uint64_t se
                                "gate_proj, up_proj, down_proj)");
   const at::NoGradGuard no_grad;
   const at::Generator generator = at::detail::createCPUGenerator(seed);
+  model.adapter_use = std::make_shared<AdapterUse>();
   for (const NamedTensor& weight : model.named()) at::Tensor(weight.tensor).requires_grad_(false);
   model.base_trainable = false;
   for (Layer& layer : model.layers) {
@@ -32,10 +33,15 @@ void attach_adapter(Model& model, const spec::LoraConfig& lora, std::uint64_t se
       if (std::find(lora.targets.begin(), lora.targets.end(), word) == lora.targets.end()) continue;
       // kaiming_uniform_(a = sqrt 5): the bound is sqrt(6 / ((1 + 5) * in)) = 1 / sqrt(in).
       const double bound = 1.0 / std::sqrt(static_cast<double>(p->weight.in()));
-      at::Tensor a = at::empty({lora.rank, p->weight.in()}, at::kFloat).uniform_(-bound, bound, generator);
+      at::Tensor a = at::empty({lora.rank, p->weight.in()}, at::kFloat);
+      if (lora.init == "gaussian")
+        a.normal_(0.0, 1.0 / static_cast<double>(lora.rank), generator);
+      else
+        a.uniform_(-bound, bound, generator);
       at::Tensor b = at::zeros({p->weight.out(), lora.rank}, at::kFloat);
       a.requires_grad_(true);
       b.requires_grad_(true);
+      p->use = model.adapter_use;
       p->lora = std::make_unique<LoraPair>();
       p->lora->a = Matrix(a);
       p->lora->b = Matrix(b);

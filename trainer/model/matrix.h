@@ -14,8 +14,11 @@ class Matrix {
  public:
   Matrix() = default;
   explicit Matrix(at::Tensor value) : value_(std::move(value)), out_(value_.size(0)), in_(value_.size(1)) {}
+  // A quantized copy whose gradient goes to `master` unchanged (straight-through estimator).
+  Matrix(at::Tensor value, at::Tensor master) : Matrix(std::move(value)) { master_ = std::move(master); }
 
   const at::Tensor& value() const { return value_; }  // [out, in], float32, contiguous
+  const at::Tensor& leaf() const { return master_.defined() ? master_ : value_; }  // what a gradient belongs to
   bool defined() const { return value_.defined() || lean_; }
   std::int64_t out() const { return out_; }
   std::int64_t in() const { return in_; }
@@ -34,7 +37,7 @@ class Matrix {
   void refresh();
 
  private:
-  at::Tensor value_;
+  at::Tensor value_, master_;
   std::shared_ptr<const kernels::Packed> forward_, backward_;
   std::int64_t out_ = 0, in_ = 0;
   bool lean_ = false;

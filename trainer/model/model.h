@@ -15,6 +15,7 @@ namespace assay::train {
 struct Layer {
   at::Tensor input_norm, post_norm;
   at::Tensor q_norm, k_norm;  // [E]; undefined: the family has none
+  at::Tensor input_noise, post_noise;  // what is added to the norms' weights; undefined: nothing
   Projection q, k, v, o, gate, up, down;
   std::array<Projection*, 7> projections() { return {&q, &k, &v, &o, &gate, &up, &down}; }
 };
@@ -24,11 +25,13 @@ struct Model {
   Heads heads;
   at::Tensor embedding;  // [V, D]
   std::vector<Layer> layers;
-  at::Tensor norm;
+  at::Tensor norm, norm_noise;
+  bool noise_in_rollout = false, noise_in_training = false;
   Matrix head;           // [V, D]; the embedding itself where tied
   Rope rope;
   Quantizers quantizers;
   Decoder::LayerObserver layer_observer;
+  std::shared_ptr<AdapterUse> adapter_use;  // null without an adapter
   bool base_trainable = false, has_lora = false, has_quantizers = false;
   bool lean = false, keep_unquantized = true;  // see Decoder::set_lean
 
@@ -45,6 +48,8 @@ struct Model {
   Queries queries(Layer& layer, const at::Tensor& x, const std::shared_ptr<const std::vector<std::int32_t>>& positions);
   at::Tensor after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& mixed);
   at::Tensor embed(const at::Tensor& ids) const;  // int64 [M] -> [M, D]
+  // A norm with its noise, where noise acts in the present phase.
+  at::Tensor normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& noise) const;
 };
 
 struct Decoder::Impl : Model {};

@@ -309,7 +309,7 @@ at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bi
     product(low, *lora->b.forward_pack(), y, lora->scale, {}, weight != nullptr);
   }
   const at::Tensor none;
-  const at::Tensor& w = weight ? weight->value() : none;
+  const at::Tensor& w = weight ? weight->leaf() : none;
   const at::Tensor& a = lora ? lora->a.value() : none;
   const at::Tensor& b = lora ? lora->b.value() : none;
   if (any_wants_graph(x, w, bias, a, b)) {

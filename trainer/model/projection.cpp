@@ -1,10 +1,23 @@
 #include "trainer/model/projection.h"
 
+#include <ATen/ATen.h>
+
 #include <stdexcept>
 
+#include "quant/torch/fake_quantize.h"
 #include "trainer/profile/profile.h"
 
 namespace assay::train {
+
+namespace {
+
+at::Tensor dropped(const at::Tensor& x, AdapterUse& use) {
+  const double kept = 1 - use.dropout;
+  const at::Tensor mask = at::empty_like(x).bernoulli_(kept, use.masks).div_(kept);
+  return x * mask;
+}
+
+}  // namespace
 
 at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, const Quantizers& quantizers,
                                 Memo* memo) const {
@@ -26,24 +39,34 @@ at::Tensor Projection::forward(const at::Tensor& x, const Quantizers& quantizers
   Matrix& w = acts && quantized.defined() ? quantized : weight;
   if (!w.defined()) throw std::logic_error(name + " exists quantized only (train.memory = \"lean\"), and this phase asks for it unquantized");
   const at::Tensor input = wrapper && !post ? quantize(x, "", quantizers, &memo) : x;
+  LoraPair* low = lora && use->on ? lora.get() : nullptr;
   at::Tensor y;
-  if (!base) {
-    y = linear(input, w, bias, lora.get());
+  if (!base && low && use->dropout > 0) {
+    y = linear(input, w, bias, nullptr) + low_rank(dropped(input, *use), *low);
+  } else if (!base) {
+    y = linear(input, w, bias, low);
   } else {  // the low-rank part does not see what the base layer's quantizer does
     const at::Tensor base_input = post ? input : quantize(input, ".base_layer", quantizers, &memo);
     y = linear(base_input, w, bias, nullptr);
     if (post) y = quantize(y, ".base_layer", quantizers, nullptr);
-    if (lora) y = y + low_rank(input, *lora);
+    if (low) y = y + low_rank(use->dropout > 0 ? dropped(input, *use) : input, *low);
   }
   return wrapper && post ? quantize(y, "", quantizers, nullptr) : y;
 }
 
-void Projection::refresh(bool base) {
+void Projection::refresh(bool base, const Quantizers& quantizers) {
   if (lora) {
     lora->a.refresh();
     lora->b.refresh();
   }
-  if (base) weight.refresh();
+  if (!base) return;
+  weight.refresh();
+  const auto version = static_cast<std::uint32_t>(weight.value()._version()) + 1;
+  if (!quantized.defined() || quantized_version_ == version) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor value = quant::fake_quantize(weight.value().detach(), quantizers.weight, quantizers.weight_axis);
+  quantized = quantizers.ste ? Matrix(value, weight.value()) : Matrix(value);
+  quantized_version_ = version;
 }
 
 }  // namespace assay::train

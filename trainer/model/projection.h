@@ -4,7 +4,10 @@
 // wrapped layer (the same with .base_layer). Each can carry an activation quantizer of its own.
 #pragma once
 
+#include <ATen/core/Generator.h>
+
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,12 +20,23 @@ namespace assay::train {
 // The quantizers of a whole decoder and when they act.
 struct Quantizers {
   quant::Spec activation, weight;
+  int weight_axis = 1;
   bool ste = false, post = false, in_training = false, in_rollout = false;
   ActivationQuantizer quantize;
   Decoder::Observer observer;
   Phase phase = Phase::training;
 
-  bool acts() const { return (phase == Phase::training && in_training) || (phase == Phase::rollout && in_rollout); }
+  bool acts() const {
+    const bool trained = phase == Phase::training || phase == Phase::evaluation;
+    return (trained && in_training) || (phase == Phase::rollout && in_rollout);
+  }
+};
+
+// How the adapters of a decoder take part in a pass.
+struct AdapterUse {
+  bool on = true;
+  double dropout = 0;
+  std::optional<at::Generator> masks;
 };
 
 // Inputs already quantized: q, k and v (gate and up) are given the same tensor and get the same result.
@@ -45,14 +59,16 @@ class Projection {
   Matrix weight, quantized;                // quantized: undefined where the weight is not
   at::Tensor bias;                         // undefined: none
   std::unique_ptr<LoraPair> lora;
+  std::shared_ptr<AdapterUse> use;         // one for the whole decoder; null without an adapter
   bool on_wrapper = false, on_base = false;  // activation quantizers
 
   // x [M, in] -> [M, out].
   at::Tensor forward(const at::Tensor& x, const Quantizers& quantizers, Memo& memo);
   // For what an optimizer may have written to since.
-  void refresh(bool base);
+  void refresh(bool base, const Quantizers& quantizers);
 
  private:
+  std::uint32_t quantized_version_ = 0;  // of the weight that `quantized` was made of; 0: where it was attached
   at::Tensor quantize(const at::Tensor& x, const char* suffix, const Quantizers& quantizers, Memo* memo) const;
 };
 

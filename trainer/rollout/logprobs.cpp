@@ -9,7 +9,7 @@ namespace assay::train {
 
 TokenLogprobs token_logprobs(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts,
                              const std::vector<std::vector<std::int32_t>>& responses, std::int64_t samples_per_prompt,
-                             double temperature) {
+                             double temperature, bool entropy_gradient) {
   TORCH_CHECK(responses.size() == prompts.size() * static_cast<std::size_t>(samples_per_prompt),
               "samples_per_prompt responses a prompt");
   const PromptCache cache = decoder.prefill(rows_of(prompts));
@@ -39,7 +39,7 @@ TokenLogprobs token_logprobs(Decoder& decoder, const std::vector<std::vector<std
 
   const at::Tensor states = at::cat({cache.last, decoder.respond(cache, prompt_of_row, inputs)});
   const at::Tensor hidden = states.index_select(0, at::tensor(sources, at::kLong));
-  const ScoredTokens scored = decoder.score(hidden, at::tensor(targets, at::kLong), temperature);
+  const ScoredTokens scored = decoder.score(hidden, at::tensor(targets, at::kLong), temperature, entropy_gradient);
   const at::Tensor where = at::tensor(places, at::kLong);
   const auto spread = [&](const at::Tensor& values) {
     return at::zeros({rows * longest}, values.options()).index_copy(0, where, values).view({rows, longest});

@@ -32,21 +32,23 @@ std::int32_t draw(const float* p, std::int64_t n, double u) {
   return static_cast<std::int32_t>(last);
 }
 
-// top-k, then top-p of what is left (the smallest set whose probability reaches top_p; at least one token). Ties in
-// favour of the lower id.
-std::int32_t draw_cut(const float* p, std::int64_t n, double u, std::int64_t top_k, double top_p,
+// top-k, then top-p of what is left (the smallest set whose probability reaches top_p; at least one token), then min-p:
+// the order of transformers. Ties in favour of the lower id.
+std::int32_t draw_cut(const float* p, std::int64_t n, double u, const SamplerOptions& options,
                       std::vector<std::int32_t>& order, std::vector<float>& kept) {
   order.resize(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [p](std::int32_t a, std::int32_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; });
-  std::int64_t count = top_k > 0 ? std::min(top_k, n) : n;
+  std::int64_t count = options.top_k > 0 ? std::min(options.top_k, n) : n;
   double mass = 0;
   for (std::int64_t i = 0; i < count; ++i) mass += p[order[static_cast<std::size_t>(i)]];
   double sum = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     sum += p[order[static_cast<std::size_t>(i)]];
-    if (sum >= top_p * mass) count = i + 1;
+    if (sum >= options.top_p * mass) count = i + 1;
   }
+  const double least = options.min_p * p[order[0]];
+  while (count > 1 && p[order[static_cast<std::size_t>(count - 1)]] < least) --count;
   kept.clear();
   for (std::int64_t i = 0; i < count; ++i) kept.push_back(p[order[static_cast<std::size_t>(i)]]);
   return order[static_cast<std::size_t>(draw(kept.data(), count, u))];
@@ -63,7 +65,7 @@ std::vector<Choice> choose(Decoder& decoder, const at::Tensor& hidden, const std
   const Span span("sampling");
   const bool greedy = options.temperature == 0;
   const auto inverse = static_cast<float>(greedy ? 1.0 : 1.0 / options.temperature);
-  const bool cut = options.top_k > 0 || options.top_p < 1.0;
+  const bool cut = options.top_k > 0 || options.top_p < 1.0 || options.min_p > 0;
   const std::int64_t vocabulary = decoder.shape().vocabulary, rows = hidden.size(0);
   std::vector<Choice> choices(static_cast<std::size_t>(rows));
   const std::int64_t chunk = std::clamp<std::int64_t>((1 << 20) / vocabulary, 96, 960);  // as score_tokens()
@@ -91,7 +93,7 @@ std::vector<Choice> choose(Decoder& decoder, const at::Tensor& hidden, const std
           choice.token = static_cast<std::int32_t>(std::max_element(raw.begin(), raw.end()) - raw.begin());
         } else {
           const double u = uniform(options.seed, static_cast<std::uint64_t>(options.first_row + row_of[static_cast<std::size_t>(r0 + i)]), t);
-          choice.token = cut ? draw_cut(row, vocabulary, u, options.top_k, options.top_p, order, kept)
+          choice.token = cut ? draw_cut(row, vocabulary, u, options, order, kept)
                              : draw(row, vocabulary, u);
         }
         choice.logprob = (raw[static_cast<std::size_t>(choice.token)] * inverse - largest) - log_sum;

@@ -15,6 +15,7 @@ struct SamplerOptions {
   double temperature = 1.0;             // 0: greedy
   std::int64_t top_k = 0;               // 0: off
   double top_p = 1.0;
+  double min_p = 0;                     // share of the likeliest token's probability; 0: off
   std::int64_t max_new_tokens = 0;
   std::int64_t batch_size = 0;          // rows at once, rounded down to whole groups; 0: all
   std::vector<std::int32_t> eos_ids;
@@ -44,11 +45,11 @@ Rollout sample(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& p
 // Log-probs of given responses at `temperature`, with gradient: rows as in Rollout. prompts[i / G] belongs to row i.
 struct TokenLogprobs {
   at::Tensor logprobs;  // [N, R], 0 where mask is 0
-  at::Tensor entropy;   // [N, R], detached
+  at::Tensor entropy;   // [N, R], detached unless entropy_gradient
   at::Tensor mask;      // [N, R], 1 on response tokens
 };
 TokenLogprobs token_logprobs(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts,
                              const std::vector<std::vector<std::int32_t>>& responses, std::int64_t samples_per_prompt,
-                             double temperature);
+                             double temperature, bool entropy_gradient = false);
 
 }  // namespace assay::train

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 
 namespace assay::train {
 
@@ -25,6 +27,16 @@ inline double uniform(std::uint64_t seed, std::uint64_t row, std::uint64_t t) {
                         {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
   const std::uint64_t bits = (std::uint64_t{x[0]} << 32 | x[1]) >> 11;
   return static_cast<double>(bits) * 0x1p-53;
+}
+
+// The same, from N(0, 1) by Box and Muller's transform.
+inline double normal(std::uint64_t seed, std::uint64_t row, std::uint64_t t) {
+  const auto x = philox({static_cast<std::uint32_t>(t), static_cast<std::uint32_t>(t >> 32),
+                         static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32)},
+                        {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+  const double u = static_cast<double>(((std::uint64_t{x[0]} << 32 | x[1]) >> 11) + 1) * 0x1p-53;  // (0, 1]
+  const double v = static_cast<double>((std::uint64_t{x[2]} << 32 | x[3]) >> 11) * 0x1p-53;
+  return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v);
 }
 
 }  // namespace assay::train

@@ -15,7 +15,10 @@ namespace {
 
 int run_eval(const std::filesystem::path& path, bool json) {
   catch_stop_signals();
-  const Inputs inputs = read_inputs(path);
+  Inputs inputs = read_inputs(path);
+  const auto trained = inputs.folder / "trained";
+  const bool full = inputs.config.train.parameters == "full" && std::filesystem::exists(trained / "model.safetensors");
+  if (full) inputs.derived.model_path = trained.string();
   Session session = open_session(inputs);
   const auto adapter = inputs.folder / "adapter";
   const bool adapted = std::filesystem::exists(adapter);
@@ -36,11 +39,12 @@ int run_eval(const std::filesystem::path& path, bool json) {
                                 {"quant", evaluation.quant},
                                 {"trained_quant", evaluation.trained_quant},
                                 {"adapter", adapted},
+                                {"trained_model", full},
                                 {"metrics", metrics}}
                      .dump()
               << std::endl;
   } else {
-    std::cout << (adapted ? "trained adapter: " : "no adapter: ") << summary(evaluation) << std::endl;
+    std::cout << (full ? "trained model: " : adapted ? "trained adapter: " : "no adapter: ") << summary(evaluation) << std::endl;
   }
   return exit_finished;
 }
@@ -49,7 +53,7 @@ int run_eval(const std::filesystem::path& path, bool json) {
 
 void add_eval(CLI::App& app, int& exit_code) {
   auto* verb = app.add_subcommand(
-      "eval", "greedy answers to the test problems; with the trained adapter where CONFIG is a run folder that has one");
+      "eval", "greedy answers to the test problems; with what was trained where CONFIG is a run folder that has it");
   struct Options {
     std::filesystem::path path;
     bool json = false;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr void (*verbs[])(CLI::App&, int&) = {
     add_run,      add_doctor,   add_eval,     add_generate, add_logprobs, add_merge,
-    add_pretrain, add_problems, add_quantize, add_score,    add_tokenize,
+    add_pretrain, add_problems, add_quantize, add_scan,     add_score,    add_tokenize,
 };
 
 // LibTorch's messages go on with a stack trace: the first line says what happened.

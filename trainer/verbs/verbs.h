@@ -15,6 +15,7 @@ void add_merge(CLI::App& app, int& exit_code);     // merge.cpp
 void add_pretrain(CLI::App& app, int& exit_code);  // pretrain.cpp
 void add_problems(CLI::App& app, int& exit_code);  // problems.cpp
 void add_quantize(CLI::App& app, int& exit_code);  // quantize.cpp
+void add_scan(CLI::App& app, int& exit_code);      // scan.cpp
 void add_score(CLI::App& app, int& exit_code);     // score.cpp
 void add_tokenize(CLI::App& app, int& exit_code);  // tokenize.cpp
 

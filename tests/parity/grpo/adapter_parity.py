@@ -28,6 +28,18 @@ from peft import PeftModel
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+
+
+def default_config():
+    """Every key with its default, from the key table of docs/series.md, which a unit test holds against the reader."""
+    config = {}
+    text = (pathlib.Path(__file__).resolve().parents[3] / "docs" / "series.md").read_text()
+    for section, name, initial in re.findall(r"^\| `(\w+)\.([\w.]+)` \| .*? \| `(.*?)` \| ", text, re.M):
+        value = projections if initial == "all seven" else json.loads(initial)
+        config.setdefault(section, {})[name] = value
+    return config
+
+
 torch.manual_seed(0)
 torch.set_num_threads(1)
 run = build / "test-data" / "parity-adapter"
@@ -51,11 +63,7 @@ for name, first in (("train", 0), ("test", 100)):
                 for n in range(first, first + 40)]
     (run / f"{name}.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
 projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Every key with its default, as docs/series.md lists them (a test holds that table against the reader), then what differs.
-config = {}
-for line in (pathlib.Path(__file__).resolve().parents[3] / "docs/series.md").read_text().splitlines():
-    if row := re.match(r"\| `([a-z_]+)\.([a-z0-9_]+)` \| .* \| `(.*?)` \| ", line):
-        config.setdefault(row[1], {})[row[2]] = projections if row[3] == "all seven" else json.loads(row[3])
+config = default_config()
 for key, value in {
         "model.path": "model", "prompt.text": "{question}?\n", "data.train": "train.jsonl", "data.test": "test.jsonl",
         "lora.rank": 4, "lora.alpha": 8.0, "rollout.max_prompt_length": 64, "rollout.max_response_length": 12,

@@ -26,12 +26,30 @@ TEST_CASE("warm-up as verl counts it") {
   assay::spec::OptimizerConfig config;
   config.lr = 1e-3;
   config.warmup_steps = 10;
-  CHECK(learning_rate(config, 1) == 0);
-  CHECK(learning_rate(config, 2) == Approx(1e-4));
-  CHECK(learning_rate(config, 11) == Approx(1e-3));
-  CHECK(learning_rate(config, 100) == Approx(1e-3));
+  CHECK(learning_rate(config, 1, 100) == 0);
+  CHECK(learning_rate(config, 2, 100) == Approx(1e-4));
+  CHECK(learning_rate(config, 11, 100) == Approx(1e-3));
+  CHECK(learning_rate(config, 100, 100) == Approx(1e-3));
   config.warmup_steps = 0;
-  CHECK(learning_rate(config, 1) == Approx(1e-3));
+  CHECK(learning_rate(config, 1, 100) == Approx(1e-3));
+}
+
+TEST_CASE("linear and cosine schedules behind the warm-up, down to a share of the rate") {
+  assay::spec::OptimizerConfig config;
+  config.lr = 1e-3;
+  config.warmup_steps = 4;
+  config.min_lr_ratio = 0.1;
+  for (const auto* schedule : {"linear", "cosine"}) {
+    config.schedule = schedule;
+    const bool linear = schedule == std::string("linear");
+    CHECK(learning_rate(config, 1, 24) == 0);
+    CHECK(learning_rate(config, 3, 24) == Approx(5e-4));
+    CHECK(learning_rate(config, 5, 24) == Approx(1e-3));
+    CHECK(learning_rate(config, 10, 24) == Approx(1e-3 * (0.1 + 0.9 * (linear ? 0.75 : 0.5 + 0.5 * std::cos(M_PI / 4)))));
+    CHECK(learning_rate(config, 15, 24) == Approx(1e-3 * 0.55));
+    CHECK(learning_rate(config, 25, 24) == Approx(1e-4));  // the end of the curve lies behind the last step
+    CHECK(learning_rate(config, 24, 24) > 1e-4);
+  }
 }
 
 TEST_CASE("AdamW's first step, by hand") {

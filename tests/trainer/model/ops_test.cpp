@@ -186,6 +186,26 @@ TEST_CASE("attention behind shared prompts: value and all gradients") {
                      ours, reference) < 2e-5);
 }
 
+TEST_CASE("log-probs and entropy with gradients of their own, to a trainable head as well") {
+  // More rows than one chunk holds: the head's gradient is a sum over chunks.
+  const std::int64_t rows = 1000;
+  const at::Tensor targets = at::randint(0, 61, {rows}, test::generator(3), at::kLong), factor = normal({rows}, 5);
+  const auto exact = [&](const at::Tensor& hidden, const at::Tensor& head) {
+    const at::Tensor all = at::log_softmax(at::matmul(hidden, head.t()) / 0.7, -1);
+    return at::cat({all.gather(1, targets.unsqueeze(1)).squeeze(1), -(all * all.exp()).sum(-1) * factor.to(at::kDouble)});
+  };
+  const auto ours = [&](const at::Tensor& hidden, const at::Tensor& head) {
+    Matrix matrix(head);
+    const Scores scores = score_tokens(hidden, matrix, targets, 0.7, /*entropy_gradient=*/true);
+    return at::cat({scores.logprobs, scores.entropy * factor});
+  };
+  CHECK(gradient_gap({normal({rows, 24}, 1), normal({61, 24}, 2)}, [&](const auto& in) { return ours(in[0], in[1]); },
+                     [&](const auto& in) { return exact(in[0], in[1]); }) < 3e-5);
+  const at::Tensor head = normal({61, 24}, 2);
+  CHECK(gradient_gap({normal({rows, 24}, 1)}, [&](const auto& in) { return ours(in[0], head); },
+                     [&](const auto& in) { return exact(in[0], head.to(at::kDouble)); }) < 3e-5);
+}
+
 TEST_CASE("log-probs of chosen tokens: value, entropy and gradient") {
   const at::Tensor head = normal({61, 24}, 2), targets = at::randint(0, 61, {40}, test::generator(3), at::kLong);
   at::Tensor entropy;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <set>
 
 #include "catch.h"
 #include "tests/trainer/model/tiny.h"
@@ -137,6 +138,30 @@ TEST_CASE("drawn tokens follow the distribution; top-k and top-p cut it, the log
   const Rollout cut = sample(decoder, prompts, nucleus);
   CHECK((count(cut) > 0).sum().item<std::int64_t>() == 2);
   CHECK(cut.logprobs[0][0] == Approx(std::log(p[cut.responses[0][0]].item<double>())).margin(1e-5));
+}
+
+TEST_CASE("min-p keeps the tokens that have a share of the likeliest one's probability") {
+  Decoder decoder = test::tiny_decoder();
+  const Sequences prompts{{5, 9, 4}};
+  SamplerOptions o = options(5000, 1);
+  const at::Tensor p = [&] {
+    const at::NoGradGuard no_grad;
+    return at::softmax(decoder.logits(decoder.prefill(rows_of(prompts)).last)[0], 0);
+  }();
+  const auto sorted = std::get<0>(p.sort(0, true));
+  const auto drawn = [&] {
+    std::set<std::int32_t> tokens;
+    for (const auto& row : sample(decoder, prompts, o).responses) tokens.insert(row[0]);
+    return tokens;
+  };
+  o.min_p = ((sorted[2] + sorted[3]) / 2 / sorted[0]).item<double>();  // between the third and the fourth
+  CHECK(drawn().size() == 3);
+  for (const auto token : drawn()) CHECK((p[token] / sorted[0]).item<double>() >= o.min_p);
+  o.top_k = 2;
+  CHECK(drawn().size() == 2);
+  o.top_k = 0;
+  o.min_p = 0.9999999;
+  CHECK(drawn().size() == 1);
 }
 
 TEST_CASE("greedy takes the likeliest token and keeps its log-prob at temperature 1") {
