@@ -19,7 +19,10 @@ std::function<int()> setup_import(CLI::App& app) {
   CLI::App* records = app.add_subcommand("records", "figures that somebody else reported, from a TOML file of records");
   records->add_option("FILE", options->file, "the file of records (docs/series.md)")->required();
   add_json_flag(*records, options->json);
-  return [options] {
+  CLI::App* verl = app.add_subcommand("verl", "console logs of verl, each run in them as a run");
+  const std::function<int()> import_verl = setup_import_verl(*verl);
+  return [options, verl, import_verl] {
+    if (verl->parsed()) return import_verl();
     const ImportResult result = import_records(user_paths(), options->file);
     if (options->json) {
       std::printf("%s\n", dump({{"added", result.added}, {"present", result.present}}).c_str());
