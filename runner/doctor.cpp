@@ -63,7 +63,7 @@ std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<Doct
   std::map<pid_t, std::pair<TrainerProcess, std::size_t>> running;  // by their inits
   std::size_t next = 0;
   int used = 0;
-  const auto needs = [&](std::size_t job) { return std::clamp(jobs[job].threads, 1, cores); };
+  const auto needs = [&](std::size_t job) { return jobs[job].alone ? cores : std::clamp(jobs[job].threads, 1, cores); };
   while (next < jobs.size() || !running.empty()) {
     while (next < jobs.size() && used + needs(next) <= cores) {
       const fs::path folder = scratch.path() / std::to_string(next);
@@ -72,6 +72,7 @@ std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<Doct
       support::write_file_atomically(folder / "derived.json", jobs[next].derived_json);
       Launch plan;
       plan.argv = {trainer.string(), "doctor", (folder / "config.json").string(), "--json"};
+      plan.argv.insert(plan.argv.end(), jobs[next].options.begin(), jobs[next].options.end());
       plan.environment = {"OMP_NUM_THREADS=" + std::to_string(jobs[next].threads)};
       plan.work_folder = folder;
       plan.stdout_file = folder / "stdout.log";

@@ -12,6 +12,8 @@ struct DoctorJob {
   std::string name;                   // how it is called where findings are shown
   std::string config_json, derived_json;
   int threads = 1;
+  std::vector<std::string> options{};  // more of assay-train doctor's command line
+  bool alone = false;                  // needs the machine's memory for itself
 };
 
 struct DoctorResult {

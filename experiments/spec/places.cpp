@@ -8,6 +8,7 @@
 
 #include "experiments/spec/derived.h"
 #include "experiments/spec/series.h"
+#include "experiments/spec/shapes.h"
 #include "support/suggest.h"
 
 namespace assay::spec {
@@ -94,6 +95,12 @@ std::variant<fs::path, Diagnostic> resolve_series(const std::string& name) {
   for (std::size_t i = 0; i < known.size(); ++i) message += (i ? ", " : "") + known[i];
   if (known.empty()) message = "no such series; no folder of series was found";
   return Diagnostic{name, 0, 0, message + support::did_you_mean(name, known)};
+}
+
+fs::path find_shape(const std::string& model) {
+  for (const fs::path& folder : places())
+    if (is_file(folder / "shapes" / model / "config.json")) return fs::absolute(folder / "shapes" / model).lexically_normal();
+  return {};
 }
 
 std::vector<std::string> list_series() {

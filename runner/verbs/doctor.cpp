@@ -1,8 +1,10 @@
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "experiments/spec/shapes.h"
 #include "runner/client.h"
 #include "runner/doctor.h"
 #include "runner/errors.h"
@@ -32,18 +34,31 @@ void print_text(const DoctorJob& job, const DoctorResult& result) {
   }
 }
 
+// Has the job look at random weights of the shape of the model that should lie there.
+void random_weights(DoctorJob& job, const std::filesystem::path& model) {
+  std::filesystem::path shape = model;
+  if (!std::filesystem::exists(shape / "config.json")) shape = spec::find_shape(model.filename().string());
+  if (shape.empty())
+    throw UserError(kRefused, model.string() + ": there is no config.json in it, nor a folder shapes/" + model.filename().string() +
+                                  " beside the series, so its shape is not known; put one there");
+  job.options = {"--random-weights", "--shape", shape.string()};
+  job.alone = true;
+}
+
 }  // namespace
 
 std::function<int()> setup_doctor(CLI::App& app) {
   struct Options {
     ResolveOptions what;
-    bool json = false;
+    bool json = false, random_weights = false;
   };
   const auto options = std::make_shared<Options>();
   app.add_option("WHAT", options->what.words, "a series, a file, a run of a series, or the number of a former run")
       ->required();
   app.add_option("--only", options->what.only, "only these runs of the series")->delimiter(',')->take_all()->expected(1);
   app.add_option("--set", options->what.set, "KEY=VALUE in every config; several times")->take_all()->expected(1);
+  app.add_flag("--random-weights", options->random_weights,
+               "without model and data: random weights of the model's shape (its config.json, or shapes/NAME beside the series)");
   add_json_flag(app, options->json);
   return [options] {
     const Paths paths = user_paths();
@@ -59,10 +74,11 @@ std::function<int()> setup_doctor(CLI::App& app) {
         if (run.config.trainer.kind != "embedded")
           throw UserError(kRefused, "doctor: run " + run.run.run + " is trained by a program of its own (trainer.kind = "
                                     "\"command\"), which assay cannot look into; leave it out with --only");
-        const std::string lack = spec::missing_to_run(run.config, run.derived);
+        const std::string lack = options->random_weights ? "" : spec::missing_to_run(run.config, run.derived);
         if (!lack.empty() && missing.find(lack) == std::string::npos)
           missing += (missing.empty() ? "" : "\n") + series.series.id + ": " + lack;
         jobs.push_back({run.run.run, run.run.config_json, run.run.derived_json, static_cast<int>(run.config.train.threads)});
+        if (options->random_weights) random_weights(jobs.back(), run.derived.model_path);
       }
     if (!missing.empty()) throw UserError(kRefused, missing);
     const std::vector<DoctorResult> results = run_doctors(paths, jobs);

@@ -136,3 +136,76 @@ TEST_CASE("no spread of rewards is a finding of its own") {
   CHECK(covered(seen) == 28);  // coverage is measured with advantages of its own
   CHECK(find(train::judge(seen), "no-reward-spread"));
 }
+
+TEST_CASE("each gap has a reason, and it is measured") {
+  const auto reasons = [](const train::Measurements& seen, train::Gap gap) {
+    return std::count_if(seen.gradients.begin(), seen.gradients.end(), [&](const auto& g) { return !g.non_zero && g.gap == gap; });
+  };
+  CHECK(reasons(examine("doctor-gap-pre", quantized("pre", false)).seen, train::Gap::estimator) == 20);
+  // A quantizer that gives zeros, estimator and all: nothing behind it has anything to multiply.
+  auto session = train::open_session(train::read_inputs(make_run("doctor-gap-zero", quantized("pre", true))),
+                                     [](const at::Tensor& x, const quant::Spec&, bool) { return at::zeros_like(x); });
+  const auto seen = train::measure(session);
+  CHECK(reasons(seen, train::Gap::none) == 0);
+  CHECK(covered(seen) < 28);
+}
+
+TEST_CASE("layers, first updates and lengths are measured") {
+  const auto [seen, findings] = examine("doctor-depth", quantized("pre", true));
+  REQUIRE(seen.layers.size() == 2);
+  for (const auto& layer : seen.layers) {
+    CHECK(layer.residual_sqnr_db > 5);
+    CHECK(layer.residual_sqnr_db < 60);
+  }
+  REQUIRE(seen.updates.size() == 2);
+  CHECK(seen.updates[0].covered == 14);  // every B; A follows once B has moved
+  CHECK(seen.updates[1].covered == 28);
+  for (const auto& update : seen.updates) {
+    CHECK(update.update_norm > 0);
+    CHECK(update.logprob_change > 0);
+  }
+  CHECK(seen.ratio_deviation == 0);
+  CHECK(seen.responses == 64);
+  CHECK(seen.left_out.empty());
+  CHECK(seen.never_ran.empty());
+
+  auto config = quantized("pre", true);
+  config.quant.exclude.push_back("^model\\.layers\\.0\\..*$");
+  config.optimizer.lr = 1e-9;
+  const auto small = examine("doctor-small", config);
+  CHECK(small.seen.left_out.size() == 7);
+  CHECK(find(small.findings, "lr-small"));
+  config.optimizer.lr = 3;
+  CHECK(find(examine("doctor-large", config).findings, "lr-large"));
+  config.rollout.max_response_length = 1;
+  CHECK(find(examine("doctor-cut", config).findings, "responses-cut"));
+
+  config = quantized("pre", true);
+  config.quant.exclude.clear();
+  CHECK(examine("doctor-again", config).seen.rounded_again > 0);
+}
+
+TEST_CASE("random weights of a shape: everything but the rewards, without a model folder's weights") {
+  const auto run = make_run("doctor-random", quantized("pre", true));
+  fs::remove(run / "model/model.safetensors");
+  fs::remove(run / "model/tokenizer.json");
+  fs::remove(run / "train.jsonl");
+  for (const char* when : {"both", "training"}) {
+    auto inputs = train::read_inputs(run);
+    inputs.config.quant.apply_during = when;
+    inputs.config.train.device = "cuda";
+    auto session = train::open_random_session(inputs, run / "model");
+    CHECK(session.decoder->has_unquantized_weights() == (std::string(when) == "training"));
+    const auto seen = train::measure_random(session);
+    CHECK(seen.report.modules.size() == 14);
+    CHECK(covered(seen) == 28);
+    CHECK(seen.tokens == 64);
+    CHECK(seen.groups == 0);
+    CHECK(seen.layers.size() == (std::string(when) == "training" ? 2 : 0));
+    REQUIRE(seen.updates.size() == 2);
+    CHECK(seen.made_up_rewards);
+    const auto findings = train::judge(seen);
+    CHECK(std::none_of(findings.begin(), findings.end(), [](const auto& f) { return f.severity == train::Severity::error; }));
+    CHECK_FALSE(find(findings, "no-reward-spread"));
+  }
+}

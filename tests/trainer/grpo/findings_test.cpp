@@ -1,10 +1,13 @@
 // judge() on measurements made up here; what is measured is tested in doctor_test.cpp.
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "tests/catch.h"
 #include "trainer/grpo/doctor.h"
+#include "trainer/grpo/finding_watch.h"
 
+using namespace assay;
 using namespace assay::train;
 
 namespace {
@@ -121,6 +124,91 @@ TEST_CASE("warnings: twice, rollout, evaluation, reward, error") {
   auto gap = clean();
   gap.gap_k3 = 0.2;
   CHECK(find(judge(gap), "rollout-gap"));
+}
+
+TEST_CASE("the reason for a gap decides between the estimator, rounding and the trainer") {
+  const auto with_gap = [](Gap gap) {
+    auto m = clean();
+    cut(m, {"o_proj", "down_proj"});
+    for (auto& gradient : m.gradients)
+      if (!gradient.non_zero) gradient.gap = gap;
+    return judge(m);
+  };
+  const auto* estimator = find(with_gap(Gap::estimator), "ste-broken");
+  CHECK(estimator);
+  const auto rounded = with_gap(Gap::rounding);
+  REQUIRE(find(rounded, "gradient-rounded-away"));
+  CHECK_THAT(find(rounded, "gradient-rounded-away")->evidence, Catch::Contains("20 get one only without quantizers"));
+  const auto cut_off = with_gap(Gap::unreachable);
+  REQUIRE(find(cut_off, "gradient-missing"));
+  CHECK_THAT(find(cut_off, "gradient-missing")->evidence, Catch::Contains("20 get none even without quantizers"));
+}
+
+TEST_CASE("layers, updates, lengths and the ratio") {
+  auto m = clean();
+  m.layers = {{0, 18}, {1, 16}, {2, 6}, {3, 5.5}};
+  m.updates = {{14, 1.0, 0.01, 4, 0.02, 0.0}, {28, 1.0, 0.01, 4, 0.02, 0.01}};
+  m.responses = 64;
+  m.truncated = 8;
+  auto findings = judge(m);
+  CHECK(only_info(findings));
+  REQUIRE(find(findings, "layer-error"));
+  CHECK_THAT(find(findings, "layer-error")->evidence, Catch::Contains("most is lost in layer 2 (10.0 dB)"));
+  REQUIRE(find(findings, "first-updates"));
+  CHECK_THAT(find(findings, "first-updates")->evidence, Catch::Contains("update 1: 14 of 28") && Catch::Contains("update 2: 28 of 28"));
+
+  m.layers[2].residual_sqnr_db = 2;
+  m.truncated = 30;
+  m.updates[1].outside_clip = 0.6;
+  m.ratio_deviation = 0.01;
+  m.never_ran = {"model.layers.0.mlp.up_proj"};
+  m.left_out = {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj", "model.layers.27.mlp.up_proj"};
+  findings = judge(m);
+  for (const auto* id : {"falls-apart", "responses-cut", "lr-large", "ratio-not-one"}) {
+    INFO(id);
+    REQUIRE(find(findings, id));
+    CHECK(find(findings, id)->severity == Severity::warning);
+    CHECK_FALSE(find(findings, id)->change.empty());
+  }
+  CHECK_THAT(find(findings, "falls-apart")->evidence, Catch::Contains("from layer 2 on"));
+  CHECK_THAT(find(findings, "responses-cut")->evidence, Catch::Contains("30 of 64 at 1024 tokens"));
+  REQUIRE(find(findings, "quantizer-never-ran"));
+  CHECK(find(findings, "quantizer-never-ran")->severity == Severity::error);
+  REQUIRE(find(findings, "left-out"));
+  CHECK_THAT(find(findings, "left-out")->evidence, Catch::Contains("3 of 17 projections, in model.layers.0 (2), model.layers.27 (1)"));
+
+  m.updates = {{14, 1.0, 1e-6, 4, 1e-6, 0.0}, {28, 1.0, 1e-6, 4, 1e-6, 0.0}};
+  findings = judge(m);
+  REQUIRE(find(findings, "lr-small"));
+  CHECK_THAT(find(findings, "lr-small")->evidence, Catch::Contains("80 updates of that size add up to 8e-05"));
+}
+
+TEST_CASE("beside training, each finding is said once, in the step where it appears") {
+  spec::Config config;
+  FindingWatch watch(config);
+  Metrics metrics{{"actor/first_ratio_max_deviation", 1e-7}, {"rollout_corr/k3_kl", 1e-4}, {"rollout/groups_sampled", 8},
+                  {"rollout/groups_with_spread", 3}, {"response_length/clip_ratio", 0.1}, {"actor/update_norm", 0.01},
+                  {"actor/weight_norm", 2}, {"actor/lr", 1e-5}, {"actor/updates", 4}, {"actor/pg_clipfrac", 0.01},
+                  {"actor/grad_norm", 1}};
+  CHECK(watch.look(metrics).empty());
+  metrics["response_length/clip_ratio"] = 0.9;
+  metrics["actor/pg_clipfrac"] = 0.7;
+  auto findings = watch.look(metrics);
+  REQUIRE(findings.size() == 2);
+  CHECK(find(findings, "responses-cut"));
+  CHECK(find(findings, "lr-large"));
+  CHECK(watch.look(metrics).empty());
+  metrics["rollout/groups_with_spread"] = 0;
+  metrics["rollout_corr/k3_kl"] = std::numeric_limits<double>::quiet_NaN();
+  metrics["actor/first_ratio_max_deviation"] = 0.1;
+  findings = watch.look(metrics);
+  CHECK(findings.size() == 3);
+  for (const auto* id : {"no-reward-spread", "rollout-gap", "ratio-not-one"}) CHECK(find(findings, id));
+  metrics["actor/update_norm"] = 1e-9;
+  metrics["actor/pg_clipfrac"] = 0;
+  findings = watch.look(metrics);
+  REQUIRE(find(findings, "lr-small"));
+  CHECK_THAT(find(findings, "lr-small")->evidence, Catch::Contains("5e-10 of their norm"));
 }
 
 TEST_CASE("the document and the text carry all findings") {

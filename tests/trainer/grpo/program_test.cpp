@@ -83,6 +83,38 @@ TEST_CASE("refusals are one sentence on stderr and exit code 3") {
   CHECK(lines_in(nan.err) == 1);
   CHECK_THAT(nan.err, Catch::Contains("model.norm.weight"));
 
+  // Files of different models put together, and sizes that do not fit.
+  const auto refused = [](const std::string& name, const spec::Config& config, const std::string& word,
+                          const std::function<void(const fs::path&)>& spoil = {}) {
+    const auto folder = make_run("program-" + name, config);
+    if (spoil) spoil(folder);
+    const auto seen = run_program(name, {"run", folder.string()});
+    INFO(seen.err);
+    CHECK(seen.code == 3);
+    CHECK(lines_in(seen.err) == 1);
+    CHECK_THAT(seen.err, Catch::Contains(word));
+  };
+  refused("vocabulary", tiny_config(), "tokenizer.json has ids up to 60, and config.json says vocab_size = 48", [](const fs::path& at) {
+    auto tokenizer = tiny_tokenizer();
+    auto more = tokenizer["added_tokens"].back();
+    more["id"] = 60;
+    more["content"] = "more";
+    tokenizer["added_tokens"].push_back(more);
+    write_text(at / "model/tokenizer.json", tokenizer.dump());
+  });
+  refused("weights", tiny_config(), "model.embed_tokens.weight has shape [48, 32], config.json asks for [50, 32]", [](const fs::path& at) {
+    auto shape = json::parse(read_text(at / "model/config.json"));
+    shape["vocab_size"] = 50;
+    write_text(at / "model/config.json", shape.dump());
+  });
+  refused("empty", tiny_config(), "train.jsonl: there are no problems in it", [](const fs::path& at) { write_text(at / "train.jsonl", "\n"); });
+  auto sizes = tiny_config();
+  sizes.rollout.max_prompt_length = 8;
+  refused("long-prompt", sizes, "train.jsonl:1: the prompt has 13 tokens and rollout.max_prompt_length is 8", {});
+  sizes = tiny_config();
+  sizes.rollout.max_response_length = 120;
+  refused("positions", sizes, "more than the model's 128 positions", {});
+
   if (geteuid() == 0) {
     report_skipped("a run folder that cannot be written, by permission", "root may write anywhere");
   } else {
@@ -158,4 +190,17 @@ TEST_CASE("eval of a run folder uses the adapter that was trained") {
   CHECK(again["adapter"] == true);
   CHECK(again["correct"] == whole["correct"]);
   CHECK(again["format_right"] == whole["format_right"]);
+
+  const auto merged = run / "merged";
+  const auto merge = run_program("merge", {"merge", run.string(), merged.string(), "--json"});
+  INFO(merge.err);
+  REQUIRE(merge.code == 0);
+  CHECK(json::parse(merge.out)["merged"] == 14);
+  CHECK(fs::exists(merged / "tokenizer.json"));
+  CHECK(run_program("merge-twice", {"merge", run.string(), merged.string()}).code == 3);
+  CHECK(run_program("merge-peft", {"merge", run.string(), (run / "peft").string(), "--peft"}).code == 0);
+  fs::remove_all(run / "adapter");
+  const auto early = run_program("merge-early", {"merge", run.string(), (run / "early").string()});
+  CHECK(early.code == 3);
+  CHECK_THAT(early.err, Catch::Contains("there is no adapter in it"));
 }

@@ -233,3 +233,39 @@ TEST_CASE("long runs take no quadratic time") {
   // Quadratic ways take minutes here; linear ones a tenth of a second, more under a sanitizer.
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
 }
+
+TEST_CASE("a stream of ids gives whole characters, and in all what decode() gives") {
+  const auto tokenizer = load(small_tokenizer());
+  const auto streamed = [&](const std::vector<std::int32_t>& ids) {
+    StreamDecoder stream(tokenizer);
+    std::string all;
+    for (const auto id : ids) {
+      const std::string piece = stream.add(id);
+      if (to_valid_utf8(piece) != piece) FAIL("a piece ends inside of a character");
+      all += piece;
+    }
+    return all + stream.finish();
+  };
+  StreamDecoder stream(tokenizer);
+  CHECK(stream.add(0xF0).empty());  // bytes of U+1F600, one token each
+  CHECK(stream.add(0x9F).empty());
+  CHECK(stream.add(0x98).empty());
+  CHECK(stream.add(0x80) == "\U0001F600");
+  CHECK(stream.add('a') == "a");
+  CHECK(stream.add(0xE2).empty());
+  CHECK(stream.finish() == "\uFFFD");
+  // Every pair, and triples around the edges of what may follow what.
+  for (int first = 0; first < 256; ++first)
+    for (int second = 0; second < 256; ++second) {
+      const std::vector<std::int32_t> ids{first, second};
+      if (streamed(ids) != tokenizer.decode(ids)) FAIL(first << " " << second);
+    }
+  const int edges[] = {0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5};
+  for (const int a : edges)
+    for (const int b : edges)
+      for (const int c : edges)
+        for (const int d : edges) {
+          const std::vector<std::int32_t> ids{a, b, c, d, 'z'};
+          if (streamed(ids) != tokenizer.decode(ids)) FAIL(a << " " << b << " " << c << " " << d);
+        }
+}
