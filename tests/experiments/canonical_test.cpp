@@ -85,7 +85,8 @@ TEST_CASE("canonical JSON round-trips for any config, and the hash follows the b
 // then on purpose.
 TEST_CASE("the defaults have these bytes") {
   const std::string golden =
-      R"json({"data":{"test":"","train":""},)json"
+      R"json({"checkpoint":{"every":5,"keep_best":true,"keep_last":2},)json"
+      R"json("data":{"test":"","train":""},)json"
       R"json("eval":{"batch_size":0,"limit":0,"quant":"as_training","test_freq":20},)json"
       R"json("grpo":{"advantage":"std","clip_ratio_c":3.0,"clip_ratio_high":0.2,"clip_ratio_low":0.2,"entropy_coef":0.0,"filter_groups":false,"gen_batch_size":0,"kl_coef":0.0,"kl_type":"k3","loss_agg":"token-mean","max_num_gen_batches":5,"micro_batch_size":0,"mini_batch_size":32,"overlong_buffer":0,"overlong_factor":0.5,"rollout_is":"none","tis_cap":2.0,"train_batch_size":128},)json"
       R"json("lora":{"alpha":32.0,"dropout":0.0,"init":"kaiming","rank":16,"targets":["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"]},)json"
@@ -93,14 +94,14 @@ TEST_CASE("the defaults have these bytes") {
       R"json("noise":{"apply_during":"rollout","kind":"none","rin":"targeted","scan_prompts":16,"schedule":"stages","sigma_end":0.0001,"sigma_start":0.01,"stages":10,"target_error":0.0,"targets":["input_layernorm","post_attention_layernorm"],"zones":[]},)json"
       R"json("optimizer":{"beta1":0.9,"beta2":0.999,"eps":1e-08,"grad_clip":1.0,"lr":1e-05,"min_lr_ratio":0.0,"schedule":"constant","warmup_steps":0,"weight_decay":0.0},)json"
       R"json("prompt":{"style":"plain","system":"","text":"{question}\n"},)json"
-      R"json("quant":{"apply_during":"both","blocking":"row","exclude":[],"format":"none","hook":"pre","injection_point":"both","mode":"","ste":true,"targets":["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"],"tensor_scale":"tensor"},)json"
+      R"json("quant":{"apply_during":"both","blocking":"row","exclude":[],"format":"none","hook":"pre","injection_point":"both","mode":"","skip_first_layers":0,"skip_last_layers":0,"ste":true,"targets":["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"],"tensor_scale":"tensor"},)json"
       R"json("reward":{"argv":[],"scorer":"verl","timeout":60.0},)json"
-      R"json("rollout":{"batch_size":0,"max_prompt_length":1024,"max_response_length":1024,"min_p":0.0,"samples_per_prompt":8,"temperature":1.0,"top_k":0,"top_p":1.0},)json"
-      R"json("schedule":{"executor":"local","gpus":0,"group":"","memory":0,"retry.backoff":30.0,"retry.backoff_max":3600.0,"retry.code":0,"retry.infrastructure":0,"retry.stalled":0,"stall_timeout":600.0,"time_limit":0.0},)json"
-      R"json("train":{"device":"cpu","epochs":0,"parameters":"lora","seed":1,"steps":20,"threads":1},)json"
+      R"json("rollout":{"batch_invariant":false,"batch_size":0,"max_prompt_length":1024,"max_response_length":1024,"min_p":0.0,"samples_per_prompt":8,"temperature":1.0,"top_k":0,"top_p":1.0},)json"
+      R"json("schedule":{"executor":"local","gpus":0,"group":"","memory":0,"retry.backoff":30.0,"retry.backoff_max":3600.0,"retry.code":0,"retry.infrastructure":0,"retry.stalled":0,"slurm_options":[],"stall_timeout":600.0,"time_limit":0.0},)json"
+      R"json("train":{"device":"cpu","epochs":0,"memory":"fast","parameters":"lora","ranks":1,"seed":1,"steps":20,"threads":1},)json"
       R"json("trainer":{"argv":[],"kind":"embedded","metrics":"jsonl","metrics_regex":""}})json";
   CHECK(canonical_json(Config{}) == golden);
-  CHECK(config_hash(Config{}) == "c91ff705842edc46c2dbf7bb81b609341bb596cfe81d2f7717212d22524c4ad7");
+  CHECK(config_hash(Config{}) == "bc6033904a9fbedc07a30d95e8efb7d239f6b128949ec13d1611b1ddcb506683");
 }
 
 TEST_CASE("canonical JSON is sorted, without white space, and holds every key") {

@@ -91,7 +91,7 @@ class BatchRows {
   }
 
  private:
-  TokenLogprobs logprobs(Decoder& decoder, Span span, bool entropy_gradient) const {
+  TokenLogprobs logprobs(Decoder& decoder, Range span, bool entropy_gradient) const {
     return token_logprobs(decoder, slice(batch_.prompts, span.begin, span.end),
                           slice(batch_.rollout.responses, span.begin * group(), span.end * group()), group(),
                           session_.config.rollout.temperature, entropy_gradient);

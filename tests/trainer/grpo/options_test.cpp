@@ -34,9 +34,9 @@ Step first_step(const std::string& name, const spec::Config& config, const train
   train::DataOrder order(session.train.problems.size(), 1);
   Step step;
   step.batch = given ? *given : train::collect_batch(session, order, 1);
-  const auto before = optimizer.snapshot();
+  const auto before = optimizer.state().parameters;
   step.update = train::update_policy(session, optimizer, step.batch, 1);
-  const auto after = optimizer.snapshot();
+  const auto after = optimizer.state().parameters;
   for (std::size_t i = 0; i < after.size(); ++i) step.moved.push_back(after[i] - before[i]);
   return step;
 }

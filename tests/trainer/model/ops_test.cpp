@@ -121,7 +121,7 @@ TEST_CASE("SwiGLU: value and gradients") {
 }
 
 TEST_CASE("rotation: value and gradient") {
-  Rope rope(12, 10000);
+  Rope rope(12, 10000, {});
   rope.cover(300);
   const auto positions = std::make_shared<const std::vector<std::int32_t>>(std::vector<std::int32_t>{0, 5, 299});
   CHECK(gradient_gap({normal({3, 24}, 1)}, [&](const auto& in) { return rotate(in[0], 2, rope, positions); },
