@@ -58,8 +58,13 @@ void take_coverage(const json& doctor, std::int64_t layers, report::LoggedRun& r
   const auto tensors = get<std::int64_t>(*found, "tensors", 0);
   if (tensors <= 0 || tensors % layers != 0) return;
   run.coverage.assign(static_cast<std::size_t>(layers), {tensors / layers, tensors / layers});
-  for (const std::string& name : texts(*found, "without"))
+  const auto without = found->find("without");
+  if (without == found->end() || !without->is_array()) return;
+  for (const json& entry : *without) {
+    // Before the doctor gave a reason with each, an entry was the name itself.
+    const std::string name = entry.is_string() ? entry.get<std::string>() : text(entry, "tensor");
     if (const auto layer = layer_of(name); layer && *layer < run.coverage.size()) --run.coverage[*layer].with_gradient;
+  }
 }
 
 // The relative error is the root of noise over signal: 10^(-dB/20); over several modules their noise shares are averaged.

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "runner/executors/command.h"
+#include "runner/executors/slurm_task.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -285,7 +286,7 @@ bool SlurmExecutor::settle_by_record(const LivePtr& live, bool over_in_slurm) {
   if (!record) return false;
   const bool asked = fs::exists(live->folder / "kill.json");
   // Killed, and nobody here asked for it: cancelled, preempted or requeued, which only Slurm can say.
-  if (record->kind == "killed" && !asked) {
+  if (by_signal_from_outside(*record) && !asked) {
     if (!over_in_slurm) return false;
     if (live->state == "COMPLETED" || live->state.empty()) over(live, *record, record->ended);
     else over(live, slurm::without_record(live->state, live->place.id(), ""), record->ended);

@@ -1,5 +1,6 @@
 #include "runner/executors/slurm_task.h"
 
+#include <csignal>
 #include <cstdlib>
 #include <sstream>
 #include <stdexcept>
@@ -36,10 +37,15 @@ fs::path run_of(const fs::path& list) {
 bool was_cut_off(const fs::path& folder) {
   if (fs::exists(folder / "kill.json")) return false;
   const auto record = read_exit(folder);
-  return record ? record->kind == "killed" : fs::exists(folder / "supervisor.json");
+  return record ? by_signal_from_outside(*record) : fs::exists(folder / "supervisor.json");
 }
 
 }  // namespace
+
+bool by_signal_from_outside(const ExitRecord& record) {
+  return record.kind == "killed" ||
+         (record.kind == "signalled" && (record.signal == SIGTERM || record.signal == SIGKILL));
+}
 
 int slurm_task(const fs::path& list) {
   const fs::path folder = run_of(list);

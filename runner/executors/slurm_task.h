@@ -3,7 +3,13 @@
 
 #include <filesystem>
 
+#include "runner/run_folder.h"
+
 namespace assay::runner {
+
+// True of an end that Slurm may have made: it signals all processes of a job, so that sometimes the trainer ends of it
+// before its supervisor has heard.
+bool by_signal_from_outside(const ExitRecord& record);
 
 // Becomes the supervisor of the run in line $SLURM_ARRAY_TASK_ID of `list`. When Slurm has requeued the job, what the
 // former life left is set aside first, and the run goes on from its newest checkpoint, or begins anew where there is

@@ -84,19 +84,19 @@ TEST_CASE("the schedule, both forms, exactly") {
 TEST_CASE("strengths by layer") {
   spec::NoiseConfig noise;
   noise.kind = "rin";
-  const std::vector<double> errors{0.08, 0.12, 0.10, 0};  // the last layer is not quantized
+  const std::vector<double> errors{0.0625, 0.1875, 0.125, 0};  // exact, so that one is the mean; the last layer is not quantized
   const auto of = [&](const char* rin) {
     noise.rin = rin;
     return train::rin_multipliers(noise, errors);
   };
   CHECK(of("targeted") == std::vector<double>{0, 1, 1, 0});
-  noise.target_error = 0.11;
+  noise.target_error = 0.15;
   CHECK(of("targeted") == std::vector<double>{0, 1, 0, 0});
   const auto variable = of("variable"), inverse = of("inverse"), ceiling = of("ceiling");
   for (int i = 0; i < 3; ++i) {
-    CHECK(variable[i] == Approx(errors[i] / 0.10));
-    CHECK(inverse[i] == Approx(0.10 / errors[i]));
-    CHECK(ceiling[i] == Approx(0.08 / errors[i]));
+    CHECK(variable[i] == Approx(errors[i] / 0.125));
+    CHECK(inverse[i] == Approx(0.125 / errors[i]));
+    CHECK(ceiling[i] == Approx(0.0625 / errors[i]));
   }
   CHECK(variable[3] == 0);
   CHECK(*std::max_element(ceiling.begin(), ceiling.end()) == 1);
