@@ -1,6 +1,6 @@
 """Greedy generation of SmolLM2-135M-Instruct: 256 tokens behind each of 32 prompts, ours against transformers'.
 
-python tests/parity/model/greedy_parity.py --build BUILD_DIR [--prompts 32] [--tokens 256] [--generate 4]
+python tests/parity/model/greedy_smollm2.py --build BUILD_DIR [--prompts 32] [--tokens 256] [--generate 4]
 
 Each of our tokens must be the argmax of transformers' logits behind the tokens before it (one forward pass a prompt over
 all of them): by induction that is what greedy generation gives. For the first few prompts transformers' own generate(),
