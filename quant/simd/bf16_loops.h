@@ -1,8 +1,8 @@
 // The loops of loops.h for bf16 where it lies, without widening an element: included after it, for the same processors.
 //
 // A bf16 number's absolute value compares like its bits, and rounding to E2M1 does not decrease: under one scale each of
-// the seven levels above 0 begins at one bf16 number. So a block's scale is turned once into seven bounds and seven
-// results, and an element takes seven comparisons and seven selections of 16 bits, twice as many at once as in fp32. The
+// the seven levels above 0 begins at one bf16 number. So a block's scale is turned once into bounds and results, four and
+// two from which all seven follow, and an element takes seven comparisons and seven selections of 16 bits, twice as many at once as in fp32. The
 // bits are those of block.h's arithmetic: the bounds are found by it.
 
 #include <cstdint>

@@ -49,7 +49,7 @@ Phase phase(const std::string& state);
 std::string waits(const Row& row);
 
 // The final state of a job of which there is no exit record of ours, by Slurm's word for it. `by`: who asked us to end it,
-// empty if nobody did. `grace`: text to name the job with.
+// empty if nobody did. `job`: how its detail names it, "17_3".
 registry::State without_record(const std::string& state, const std::string& job, const std::string& by);
 
 }  // namespace assay::runner::slurm
