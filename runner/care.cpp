@@ -365,8 +365,12 @@ Rebuilt rebuild_registry(const Paths& paths) {
     std::string stamp = iso_time(unix_now());
     std::erase(stamp, ':');
     result.former = file.string() + ".before-rebuild-" + stamp;
+    const std::string name = result.former.string();
     // Linked, not moved: at no moment is there no registry. Its log goes first, which must not meet the new file.
-    if (::link(file.c_str(), result.former.c_str()) != 0) throw std::runtime_error(result.former.string() + ": " + std::strerror(errno));
+    for (int again = 2; ::link(file.c_str(), result.former.c_str()) != 0; ++again) {
+      if (errno != EEXIST) throw std::runtime_error(result.former.string() + ": " + std::strerror(errno));
+      result.former = name + "." + std::to_string(again);   // two within one second: both are kept
+    }
     for (const char* suffix : {"-wal", "-shm"})
       if (fs::exists(file.string() + suffix)) fs::rename(file.string() + suffix, result.former.string() + suffix);
   }
