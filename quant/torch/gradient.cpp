@@ -1,6 +1,5 @@
 #include "quant/torch/gradient.h"
 
-#include <ATen/Parallel.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -8,14 +7,15 @@
 #include "quant/hadamard.h"
 #include "quant/torch/fake_quantize.h"
 #include "quant/torch/matrix.h"
+#include "quant/torch/parallel.h"
 
 namespace assay::quant {
 namespace {
 
 // f(first, last) over rows of `width` elements, by several threads where that pays.
 template <class F>
-void over_rows(std::int64_t rows, std::int64_t width, const F& f) {
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(width, 1)), f);
+void shared(std::int64_t rows, std::int64_t width, const F& f) {
+  over_rows(rows, std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(width, 1)), f);
 }
 
 }  // namespace
@@ -45,12 +45,12 @@ at::Tensor quantize_gradient(const at::Tensor& g, const GradientSpec& gradient, 
   made.narrow(1, cols, padded - cols).zero_();
   float* data = made.mutable_data_ptr<float>();
   const std::uint16_t signs = hadamard_signs(spec.seed);
-  over_rows(rows, padded, [&](std::int64_t first, std::int64_t last) {
+  shared(rows, padded, [&](std::int64_t first, std::int64_t last) {
     hadamard16(data + first * padded, data + first * padded, last - first, padded, signs);
   });
   const View all = mutable_matrix_view(made);
   shared_fake_quantize(spec, as_const(all), all, 1);
-  over_rows(rows, padded, [&](std::int64_t first, std::int64_t last) {
+  shared(rows, padded, [&](std::int64_t first, std::int64_t last) {
     inverse_hadamard16(data + first * padded, data + first * padded, last - first, padded, signs);
   });
   const at::Tensor cut = made.narrow(1, 0, cols);

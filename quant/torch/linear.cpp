@@ -1,6 +1,5 @@
 #include "quant/torch/linear.h"
 
-#include <ATen/Parallel.h>
 #include <torch/autograd.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -10,6 +9,7 @@
 
 #include "quant/product/product.h"
 #include "quant/torch/matrix.h"
+#include "quant/torch/parallel.h"
 
 namespace assay::quant {
 
@@ -106,7 +106,7 @@ at::Tensor weight_gradient(const LinearSpec& spec, const at::Tensor& g, const at
   at::Tensor sum = at::zeros({out, x.size(1)}, x.options());
   over_pieces(spec, x, [&](std::int64_t first, const at::Tensor& piece) {
     const at::Tensor of_piece = g.narrow(0, first, piece.size(0));
-    at::parallel_for(0, (out + slice - 1) / slice, 1, [&](std::int64_t begin, std::int64_t end) {
+    over_rows((out + slice - 1) / slice, 1, [&](std::int64_t begin, std::int64_t end) {
       const at::NoGradGuard no_grad;
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t rows = std::min(slice, out - i * slice);

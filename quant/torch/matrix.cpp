@@ -1,10 +1,12 @@
 #include "quant/torch/matrix.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorUtils.h>
 #include <torch/types.h>
 
 #include <algorithm>
+#include <mutex>
+
+#include "quant/torch/parallel.h"
 
 namespace assay::quant {
 namespace {
@@ -13,7 +15,7 @@ namespace {
 constexpr std::int64_t grain = 1 << 16;
 
 bool worth_sharing(const ConstView& x) {
-  return x.rows * x.cols >= 2 * grain && at::get_num_threads() > 1 && !at::in_parallel_region();
+  return x.rows * x.cols >= 2 * grain;
 }
 
 Type type_of(const at::Tensor& x) {
@@ -47,10 +49,14 @@ View mutable_matrix_view(const at::Tensor& x) {
 
 float shared_finite_max(const ConstView& x) {
   if (!worth_sharing(x)) return finite_max(x);
-  return at::parallel_reduce(
-      0, x.rows, std::max<std::int64_t>(1, grain / x.cols), 0.0f,
-      [&](std::int64_t begin, std::int64_t end, float m) { return std::max(m, finite_max(rows_of(x, begin, end))); },
-      [](float a, float b) { return std::max(a, b); });
+  float largest = 0;
+  std::mutex mine;
+  over_rows(x.rows, std::max<std::int64_t>(1, grain / x.cols), [&](std::int64_t begin, std::int64_t end) {
+    const float m = finite_max(rows_of(x, begin, end));
+    const std::lock_guard lock(mine);
+    largest = std::max(largest, m);
+  });
+  return largest;
 }
 
 void shared_fake_quantize(const Spec& spec, const ConstView& from, const View& to, int axis) {
@@ -62,12 +68,10 @@ void shared_fake_quantize_piece(const Spec& spec, float tensor_max, const ConstV
   if (!worth_sharing(from)) return fake_quantize_piece(spec, tensor_max, from, to, axis, first_row);
   const std::int64_t unit = axis == 0 || spec.tiles ? spec.block() : 1;  // rows that stay together
   const std::int64_t units = (from.rows + unit - 1) / unit;
-  at::parallel_for(0, units, std::max<std::int64_t>(1, grain / (unit * from.cols)),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     const std::int64_t first = begin * unit, last = std::min(from.rows, end * unit);
-                     fake_quantize_piece(spec, tensor_max, rows_of(from, first, last), rows_of(to, first, last), axis,
-                                         first_row + first);
-                   });
+  over_rows(units, std::max<std::int64_t>(1, grain / (unit * from.cols)), [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t first = begin * unit, last = std::min(from.rows, end * unit);
+    fake_quantize_piece(spec, tensor_max, rows_of(from, first, last), rows_of(to, first, last), axis, first_row + first);
+  });
 }
 
 }  // namespace assay::quant

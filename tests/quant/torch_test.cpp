@@ -5,12 +5,19 @@
 #include <torch/autograd.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <thread>
+#include <vector>
 
 #include "catch.h"
 #include "data.h"
 #include "quant/fake_quantize.h"
 #include "quant/torch/matrix.h"
+#include "quant/torch/parallel.h"
 
 using namespace assay::quant;
 
@@ -180,4 +187,21 @@ TEST_CASE("what is not supported is refused") {
   CHECK_THROWS_AS(fake_quantize(x, nvfp4, 2), c10::Error);
   CHECK_THROWS_AS(fake_quantize(x, per_row, 0), c10::Error);
   CHECK_THROWS_AS(fake_quantize(torch::empty({4, 16}, at::kMeta), nvfp4, 1), c10::Error);
+}
+
+TEST_CASE("rows are shared among LibTorch's threads, every one of them once") {
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  std::mutex mine;
+  std::set<std::thread::id> threads;
+  std::vector<int> seen(1000);
+  assay::over_rows(1000, 10, [&](std::int64_t begin, std::int64_t end) {
+    const std::lock_guard lock(mine);
+    threads.insert(std::this_thread::get_id());
+    for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+  });
+  CHECK(threads.size() == 2);
+  CHECK(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; }));
+  CHECK_THROWS_AS(assay::over_rows(1000, 10, [](std::int64_t, std::int64_t) { throw std::out_of_range("said"); }), std::out_of_range);
+  at::set_num_threads(before);
 }

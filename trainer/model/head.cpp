@@ -45,7 +45,7 @@ struct ScoreAgainNode : torch::autograd::Node {
       const std::int64_t rows = std::min(chunk, m - r0);
       over_rows(rows, 96, [&](std::int64_t from, std::int64_t end) {
         float* z = logits.data() + from * vocabulary;
-        kernel.gemm_packed(end - from, ph + (r0 + from) * d, d, 1, *forward, z, vocabulary, 1.f, nullptr, false);
+        kernel.gemm_packed(end - from, ph + (r0 + from) * d, d, 1, *forward, 0, vocabulary, z, vocabulary, 1.f, nullptr, false);
         for (std::int64_t r = r0 + from; r < r0 + end; ++r, z += vocabulary) {
           float largest = 0, log_sum = 0, entropy = 0;
           kernel.distribution(vocabulary, z, inverse, &largest, &log_sum, &entropy);
@@ -55,7 +55,7 @@ struct ScoreAgainNode : torch::autograd::Node {
           }
           z[pt[r]] += pl[r] * inverse;
         }
-        kernel.gemm_packed(end - from, logits.data() + from * vocabulary, vocabulary, 1, *backward,
+        kernel.gemm_packed(end - from, logits.data() + from * vocabulary, vocabulary, 1, *backward, 0, d,
                            to + (r0 + from) * d, d, 1.f, nullptr, false);
       });
       if (!to_head) continue;
@@ -96,7 +96,7 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
     std::vector<float> logits(static_cast<std::size_t>(std::min(chunk, m) * vocabulary));
     for (std::int64_t r0 = from * chunk; r0 < std::min(m, to * chunk); r0 += chunk) {
       const std::int64_t rows = std::min(chunk, m - r0);
-      kernel.gemm_packed(rows, ph + r0 * d, d, 1, *forward, logits.data(), vocabulary, 1.f, nullptr, false);
+      kernel.gemm_packed(rows, ph + r0 * d, d, 1, *forward, 0, vocabulary, logits.data(), vocabulary, 1.f, nullptr, false);
       for (std::int64_t i = 0; i < rows; ++i) {
         float* z = logits.data() + i * vocabulary;
         const float chosen = z[pt[r0 + i]] * inverse;
@@ -110,7 +110,7 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
         for (std::int64_t j = 0; j < d; ++j) ps[(r0 + i) * d + j] = w[j] * inverse;
       }
       if (backward)
-        kernel.gemm_packed(rows, logits.data(), vocabulary, 1, *backward, ps + r0 * d, d, -inverse, nullptr, true);
+        kernel.gemm_packed(rows, logits.data(), vocabulary, 1, *backward, 0, d, ps + r0 * d, d, -inverse, nullptr, true);
       else
         kernel.gemm(rows, d, vocabulary, logits.data(), vocabulary, 1, pw, d, ps + r0 * d, d, -inverse, true);
     }

@@ -7,10 +7,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
+#include "quant/torch/parallel.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/matrix.h"
 
@@ -56,8 +56,5 @@ struct LoraPair {
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora);
 // The low-rank part alone.
 at::Tensor low_rank(const at::Tensor& x, LoraPair& lora);
-
-// Splits [0, n) over LibTorch's threads; f(begin, end). Results must not depend on the split.
-void over_rows(std::int64_t n, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& f);
 
 }  // namespace assay::train

@@ -60,15 +60,25 @@ TEST_CASE("products of every edge size, in both builds") {
           kernels::Packed packed;
           kernels::pack(packed, w.data_ptr<float>(), k, n, 1, k);
           at::Tensor c = at::full({m, n}, 7.f);
-          table->gemm_packed(m, a.data_ptr<float>(), k, 1, packed, c.data_ptr<float>(), n, 0.5f,
+          table->gemm_packed(m, a.data_ptr<float>(), k, 1, packed, 0, n, c.data_ptr<float>(), n, 0.5f,
                              bias.data_ptr<float>(), false);
           INFO(table->name << " m " << m << " n " << n << " k " << k);
           REQUIRE(test::gap(c.to(at::kDouble), exact * 0.5 + bias) < 1e-4);
           // A row alone gives the same bits.
           at::Tensor last = at::full({1, n}, 7.f);
-          table->gemm_packed(1, a.data_ptr<float>() + (m - 1) * k, k, 1, packed, last.data_ptr<float>(), n, 0.5f,
+          table->gemm_packed(1, a.data_ptr<float>() + (m - 1) * k, k, 1, packed, 0, n, last.data_ptr<float>(), n, 0.5f,
                              bias.data_ptr<float>(), false);
           REQUIRE(test::same_bits(last, c.narrow(0, m - 1, 1)));
+          // Columns in two goes give the same bits, and leave the others alone.
+          if (n > kernels::panel) {
+            at::Tensor halves = at::full({m, n}, 7.f);
+            table->gemm_packed(m, a.data_ptr<float>(), k, 1, packed, kernels::panel, n, halves.data_ptr<float>(), n, 0.5f,
+                               bias.data_ptr<float>(), false);
+            REQUIRE(halves.narrow(1, 0, kernels::panel).eq(7.f).all().item<bool>());
+            table->gemm_packed(m, a.data_ptr<float>(), k, 1, packed, 0, kernels::panel, halves.data_ptr<float>(), n, 0.5f,
+                               bias.data_ptr<float>(), false);
+            REQUIRE(test::same_bits(halves, c));
+          }
           // Unpacked, with A read down its columns, and added to what is there.
           const at::Tensor wt = w.t().contiguous(), at_ = a.t().contiguous();
           at::Tensor added = at::full({m, n}, 2.f);

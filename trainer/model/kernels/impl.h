@@ -151,11 +151,11 @@ ASSAY_INLINE i64 least(i64 a, i64 b) { return a < b ? a : b; }
 
 constexpr i64 row_block = 96;  // rows of A that stay in the second-level cache while all panels pass
 
-void gemm_packed(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, float* c, i64 ldc, float alpha,
-                 const float* bias, bool accumulate) {
+void gemm_packed(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, i64 first, i64 last, float* c, i64 ldc,
+                 float alpha, const float* bias, bool accumulate) {
   if (b.k == 0) {
     for (i64 i = 0; i < m; ++i)
-      for (i64 j = 0; j < b.n; ++j)
+      for (i64 j = first; j < last; ++j)
         if (!accumulate) c[i * ldc + j] = bias ? bias[j] : 0.f;
     return;
   }
@@ -165,9 +165,9 @@ void gemm_packed(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, f
       const i64 kb = least(gemm_chunk, b.k - k0);
       const bool add = accumulate || k0 > 0;
       const float* ak = a + m0 * a_row + k0 * a_col;
-      for (i64 n0 = 0; n0 < b.n; n0 += panel) {
+      for (i64 n0 = first; n0 < last; n0 += panel) {
         const float* bk = b.data.data() + n0 * b.k + k0 * panel;
-        const i64 columns = least(panel, b.n - n0);
+        const i64 columns = least(panel, last - n0);
         const float* from = bias ? bias + n0 : nullptr;
         float* to = c + m0 * ldc + n0;
         if (columns > 8)

@@ -34,9 +34,10 @@ struct Table {
   const char* name;
 
   // C[M, N] = (accumulate ? C : bias or 0) + alpha * A·B. A's element (m, k) is at a[m * a_row + k * a_col].
-  // bias may be null. C's rows are ldc apart.
-  void (*gemm_packed)(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, float* c, i64 ldc, float alpha,
-                      const float* bias, bool accumulate);
+  // bias may be null. C's rows are ldc apart. Only columns [n0, n1) of C are made; n0 is a multiple of panel, c and bias
+  // begin at column 0.
+  void (*gemm_packed)(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, i64 n0, i64 n1, float* c, i64 ldc,
+                      float alpha, const float* bias, bool accumulate);
   // The same with B row-major, rows ldb apart.
   void (*gemm)(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c, i64 ldc,
                float alpha, bool accumulate);
