@@ -130,6 +130,8 @@ bool has_tensor_scale(const std::string& mode) {
 
 bool batch_invariant(const Config& config) {
   const QuantConfig& q = config.quant;
+  if (config.noise.kind != "none" && config.noise.apply_during != "both") return false;
+  if (config.train.parameters == "lora" && config.lora.dropout > 0) return false;
   if (q.format == "none") return true;
   const std::string mode = q.mode.empty() ? default_mode(q.format) : q.mode;
   const bool mixes_tokens = q.injection_point != "weight" && q.tensor_scale == "tensor" && has_tensor_scale(mode);

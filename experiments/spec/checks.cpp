@@ -98,6 +98,8 @@ class Checker {
   void parameters() {
     refuse_if(c_.train.parameters == "full" && c_.lora.dropout > 0, {"lora.dropout", "train.parameters"},
               "lora.dropout belongs to train.parameters = \"lora\"; with \"full\" there is no adapter");
+    refuse_if(c_.rollout.batch_invariant && c_.lora.dropout > 0, {"rollout.batch_invariant", "lora.dropout"},
+              "rollout.batch_invariant: lora.dropout is in the update and not in the sampler; set it to 0");
     const OptimizerConfig& o = c_.optimizer;
     refuse_if(o.schedule == "constant" && o.min_lr_ratio > 0, {"optimizer.min_lr_ratio", "optimizer.schedule"},
               "optimizer.min_lr_ratio belongs to optimizer.schedule = \"linear\" or \"cosine\"");
@@ -105,6 +107,10 @@ class Checker {
 
   void noise() {
     const NoiseConfig& n = c_.noise;
+    refuse_if(c_.rollout.batch_invariant && n.kind != "none" && n.apply_during != "both",
+              {"rollout.batch_invariant", "noise.apply_during", "noise.kind"},
+              "rollout.batch_invariant: noise.apply_during = \"" + n.apply_during +
+                  "\" samples from another model than it trains; set it to \"both\"");
     const bool zones = n.kind == "rin" && n.rin == "zones";
     refuse_if(n.kind == "rin" && !zones && (c_.quant.format == "none" || c_.quant.injection_point == "weight"),
               {"noise.kind", "noise.rin", "quant.format", "quant.injection_point"},
