@@ -13,6 +13,7 @@
 #include "trainer/grpo/coverage_watch.h"
 #include "trainer/grpo/evaluate.h"
 #include "trainer/grpo/finding_watch.h"
+#include "trainer/grpo/memory.h"
 #include "trainer/grpo/metrics_log.h"
 #include "trainer/grpo/model_io.h"
 #include "trainer/grpo/optimizer.h"
@@ -131,6 +132,9 @@ class Run {
     } catch (const ScorerFailed& error) {
       log_.event(step_, "scorer_failed", error.what());
       throw;
+    } catch (const OutOfMemory& error) {
+      log_.event(step_, "out_of_memory", error.what());
+      throw;
     }
     if (ranks_.leads() && config_.train.parameters == "full")
       write_model(folder_ / "trained", session_.decoder->base_weights(), session_.derived.model_path);
@@ -158,15 +162,17 @@ class Run {
   void step() {
     step_ = at_.step + 1;
     const auto t0 = Clock::now();
-    const Batch batch = [&] {
+    Batch batch;
+    within_memory(sampling_at_once(config_), [&] {
       const Span span("rollout");
-      return collect_batch(session_, order_, step_);
-    }();
+      batch = collect_batch(session_, order_, step_);
+    });
     const auto t1 = Clock::now();
-    UpdateResult update = [&] {
+    UpdateResult update;
+    within_memory(updating_at_once(config_), [&] {
       const Span span("update");
-      return update_policy(session_, optimizer_, batch, step_);
-    }();
+      update = update_policy(session_, optimizer_, batch, step_);
+    });
     const auto t2 = Clock::now();
     const Span span("records");
     update.metrics["actor/weight_norm"] = optimizer_.parameter_norm();
@@ -199,7 +205,9 @@ class Run {
 
   void evaluate_now() {
     const Span span("evaluation");
-    const Evaluation evaluation = evaluate(session_);
+    Evaluation evaluation;
+    within_memory(evaluating_at_once(config_, static_cast<std::int64_t>(session_.test.prompts.size())),
+                  [&] { evaluation = evaluate(session_); });
     if (ranks_.leads()) write_evaluation(folder_, at_.step, evaluation, test_sha256_);
     const auto line = log_.metrics(at_.step, evaluation.metrics());
     if (ranks_.leads()) say(json_ ? line : "step " + std::to_string(at_.step) + " evaluation: " + summary(evaluation));

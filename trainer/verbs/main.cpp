@@ -1,10 +1,10 @@
 // assay-train: one run of training, and the verbs that look at a model from outside.
 #include <cstdio>
 #include <exception>
-#include <new>
 #include <string>
 
 #include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/memory.h"
 #include "trainer/grpo/stop.h"
 #include "trainer/verbs/verbs.h"
 
@@ -40,9 +40,8 @@ int main(int argc, char** argv) {
     return exit_terminated;
   } catch (const BadInput& error) {
     return refuse(error.what(), exit_refused);
-  } catch (const std::bad_alloc&) {
-    return refuse("out of memory; try a smaller rollout.batch_size, eval.batch_size or grpo.micro_batch_size", exit_fault);
   } catch (const std::exception& error) {
+    if (is_out_of_memory(error)) return refuse("out of memory; train.memory = \"lean\" keeps one form of each weight", exit_fault);
     return refuse(error.what(), exit_fault);
   }
   return exit_code;
