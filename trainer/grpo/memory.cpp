@@ -21,9 +21,7 @@ std::string sentence(const Batched& b, const std::string& asked) {
 std::string asked_for(const std::string& message) {
   std::smatch match;
   if (!std::regex_search(message, match, std::regex("tried to allocate ([0-9]+) bytes"))) return "";
-  const double gb = std::stod(match[1]) / 1e9;
-  const std::string digits = std::to_string(gb);
-  return " (" + digits.substr(0, digits.find('.') + 3) + " GB more were asked for)";
+  return " (" + std::to_string(std::stoll(match[1]) / 1000000) + " MB more were asked for)";
 }
 
 }  // namespace

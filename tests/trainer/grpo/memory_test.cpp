@@ -29,7 +29,7 @@ TEST_CASE("what cannot be allocated is said with the batch size to try") {
   config.rollout.samples_per_prompt = 8;
   const auto petabytes = [] { at::empty({std::int64_t{1} << 50}, at::kFloat); };
   CHECK(said(sampling_at_once(config), petabytes) ==
-        "out of memory while sampling 512 sequences at once (4503599.62 GB more were asked for); try rollout.batch_size = 256");
+        "out of memory while sampling 512 sequences at once (4503599627 MB more were asked for); try rollout.batch_size = 256");
   CHECK(said(updating_at_once(config), [] { throw std::bad_alloc(); }) ==
         "out of memory while updating on 16 prompts at once; try grpo.micro_batch_size = 8");
   CHECK(said(evaluating_at_once(config, 1319), petabytes).ends_with("try eval.batch_size = 659"));

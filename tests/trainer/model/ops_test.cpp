@@ -14,6 +14,10 @@
 using namespace assay;
 using namespace assay::train;
 
+namespace assay::train::kernels {
+const Table& avx512_in_halves();  // wide_kernels.cpp
+}
+
 namespace {
 
 at::Tensor normal(std::initializer_list<std::int64_t> sizes, std::uint64_t seed) {
@@ -45,15 +49,22 @@ double gradient_gap(const std::vector<at::Tensor>& inputs, const Function& f, co
 
 }  // namespace
 
-TEST_CASE("products of every edge size, in both builds") {
+TEST_CASE("products of every edge size, in every build") {
   std::vector<const kernels::Table*> tables{&kernels::portable()};
-  if (std::string(kernels::active().name) == "avx2")
+  const std::string active = kernels::active().name;
+  if (active != "portable") {
     tables.push_back(&kernels::avx2());
-  else
+    tables.push_back(&kernels::avx512_in_halves());
+  } else {
     test::report_skipped("avx2 kernels", "they are not the active ones: no AVX2 and FMA, or ASSAY_KERNELS=portable");
+  }
+  if (active == "avx512")
+    tables.push_back(&kernels::avx512());
+  else
+    test::report_skipped("avx512 kernels", "this processor has no AVX-512; their order of sums is tested in vectors of 8");
   for (const auto* table : tables) {
-    for (const std::int64_t m : {1, 5, 6, 7, 13, 25, 100})
-      for (const std::int64_t n : {1, 7, 8, 9, 16, 24, 37})
+    for (const std::int64_t m : {1, 2, 5, 6, 7, 13, 14, 25, 100})
+      for (const std::int64_t n : {1, 7, 8, 9, 16, 24, 37, 48, 112})
         for (const std::int64_t k : {0, 1, 12, 256, 300}) {
           const at::Tensor a = normal({m, k}, 1), w = normal({n, k}, 2), bias = normal({n}, 3);
           const at::Tensor exact = at::matmul(a.to(at::kDouble), w.to(at::kDouble).t());
@@ -85,6 +96,18 @@ TEST_CASE("products of every edge size, in both builds") {
           table->gemm(m, n, k, at_.data_ptr<float>(), 1, m, wt.data_ptr<float>(), n, added.data_ptr<float>(), n, 1.f,
                       true);
           REQUIRE(test::gap(added.to(at::kDouble), exact + 2.0) < 1e-4);
+          at::Tensor alone = at::full({1, n}, 2.f);
+          table->gemm(1, n, k, at_.data_ptr<float>() + m - 1, 1, m, wt.data_ptr<float>(), n, alone.data_ptr<float>(), n, 1.f,
+                      true);
+          REQUIRE(test::same_bits(alone, added.narrow(0, m - 1, 1)));
+          if (table == &kernels::portable() || table == &kernels::avx2()) continue;
+          at::Tensor narrow = at::full({m, n}, 7.f), narrow_added = at::full({m, n}, 2.f);
+          kernels::avx2().gemm_packed(m, a.data_ptr<float>(), k, 1, packed, 0, n, narrow.data_ptr<float>(), n, 0.5f,
+                                      bias.data_ptr<float>(), false);
+          kernels::avx2().gemm(m, n, k, at_.data_ptr<float>(), 1, m, wt.data_ptr<float>(), n, narrow_added.data_ptr<float>(),
+                               n, 1.f, true);
+          REQUIRE(test::same_bits(narrow, c));
+          REQUIRE(test::same_bits(narrow_added, added));
         }
   }
 }

@@ -1,5 +1,7 @@
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "trainer/model/kernels/kernels.h"
 
@@ -8,11 +10,16 @@ namespace assay::train::kernels {
 namespace {
 const Table& choose() {
   const char* asked = std::getenv("ASSAY_KERNELS");
-  if (asked && std::strcmp(asked, "portable") == 0) return portable();
+  const auto allowed = [asked](const char* name) { return !asked || std::strcmp(asked, name) == 0; };
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (allowed("avx512") && has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+    return avx512();
+  if (allowed("avx2") && has_avx2) return avx2();
 #endif
-  return portable();
+  if (allowed("portable")) return portable();
+  throw std::runtime_error(std::string("ASSAY_KERNELS=") + asked + ": this processor has no such kernels; portable runs everywhere");
 }
 }  // namespace
 

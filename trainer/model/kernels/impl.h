@@ -1,4 +1,5 @@
-// The one source of both builds (avx2.cpp, portable.cpp); the includer defines ASSAY_KERNEL_SPACE.
+// The one source of all builds (avx2.cpp, avx512.cpp, portable.cpp); the includer defines ASSAY_KERNEL_SPACE, and
+// ASSAY_KERNEL_WIDE for products in vectors of 16.
 // Nothing from the C++ library that could be emitted with AVX2 code and then shared with other files.
 #include <cmath>
 #include <cstdint>
@@ -90,23 +91,23 @@ ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const f
   v8 acc[MR][NV];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 2
+#pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) acc[i][j] = splat(0.f);
   for (i64 k = 0; k < length; ++k) {
     v8 bk[NV];
-#pragma GCC unroll 2
+#pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) bk[j] = load(b + k * ldb + 8 * j);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       const v8 ai = splat(a[i * a_row + k * a_col]);
-#pragma GCC unroll 2
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) acc[i][j] = fma(ai, bk[j], acc[i][j]);
     }
   }
   const v8 scale = splat(alpha);
 #pragma GCC unroll 8
   for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) {
       float* to = c + i * ldc + 8 * j;
       const i64 left = columns - 8 * j;
@@ -120,6 +121,69 @@ ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const f
     }
   }
 }
+
+#ifdef ASSAY_KERNEL_WIDE
+typedef float v16 __attribute__((vector_size(64)));
+typedef float v16u __attribute__((vector_size(64), aligned(4), may_alias));
+
+ASSAY_INLINE v16 splat16(float x) { return v16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+ASSAY_INLINE v8 low(v16 x) { return __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7); }
+ASSAY_INLINE v8 high(v16 x) { return __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15); }
+ASSAY_INLINE v16 fma(v16 a, v16 b, v16 c) {
+#ifdef __AVX512F__
+  return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else  // the test's build, on a processor without
+  return __builtin_shufflevector(fma(low(a), low(b), low(c)), fma(high(a), high(b), high(c)), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
+                                 10, 11, 12, 13, 14, 15);
+#endif
+}
+
+// tile<MR, 2>, each sum in the same order, so the same bits: a panel is one vector, and 14 rows of it hide the latency.
+template <int MR>
+ASSAY_INLINE void tile16(i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c, i64 ldc,
+                         i64 columns, float alpha, const float* bias, bool accumulate) {
+  v16 acc[MR];
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i) acc[i] = v16{};
+  for (i64 k = 0; k < length; ++k) {
+    const v16 bk = *reinterpret_cast<const v16u*>(b + k * ldb);
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i) acc[i] = fma(splat16(a[i * a_row + k * a_col]), bk, acc[i]);
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i) {
+    const v16 product = splat16(alpha) * acc[i];
+    float* to = c + i * ldc;
+    const float* from = accumulate ? to : bias;
+    const auto start = [&](i64 at, i64 n) { return !from ? splat(0.f) : n == 8 ? load(from + at) : load_part(from + at, n, 0); };
+    store(to, start(0, 8) + low(product));
+    if (columns == 16)
+      store(to + 8, start(8, 8) + high(product));
+    else
+      store_part(to + 8, start(8, columns - 8) + high(product), columns - 8);
+  }
+}
+
+ASSAY_INLINE void panel_rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c,
+                             i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
+  for (; m >= 14; m -= 14, a += 14 * a_row, c += 14 * ldc)
+    tile16<14>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+  if (m >= 8) {
+    tile16<8>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+    m -= 8, a += 8 * a_row, c += 8 * ldc;
+  }
+  switch (m) {
+    case 7: tile16<7>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 6: tile16<6>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 5: tile16<5>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 4: tile16<4>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 3: tile16<3>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 2: tile16<2>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 1: tile16<1>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    default: break;
+  }
+}
+#endif
 
 template <int NV>
 ASSAY_INLINE void rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c,
@@ -136,11 +200,15 @@ ASSAY_INLINE void rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, 
   }
 }
 
-// Not inlined: two instances of the six tiles, shared by both forms of the product.
+// Not inlined: two instances of the tiles, shared by both forms of the product.
 __attribute__((noinline)) void rows16(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb,
                                       float* c, i64 ldc, i64 columns, float alpha, const float* bias,
                                       bool accumulate) {
+#ifdef ASSAY_KERNEL_WIDE
+  panel_rows(m, length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+#else
   rows<2>(m, length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+#endif
 }
 __attribute__((noinline)) void rows8(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb,
                                      float* c, i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
@@ -191,7 +259,15 @@ void gemm(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const float
     const i64 kb = least(gemm_chunk, k - k0);
     const bool add = accumulate || k0 > 0;
     const float* ak = a + k0 * a_col;
-    for (i64 n0 = 0; n0 < n; n0 += panel) {
+    i64 n0 = 0;
+    // One or two rows, as attention has while decoding: four panels, or two, at once, or each sum waits for its last one.
+    for (; m == 1 && n0 + 64 <= n; n0 += 64)
+      tile<1, 8>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, c + n0, ldc, 64, alpha, nullptr, add);
+    for (; m == 1 && n0 + 32 <= n; n0 += 32)
+      tile<1, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, c + n0, ldc, 32, alpha, nullptr, add);
+    for (; m == 2 && n0 + 32 <= n; n0 += 32)
+      tile<2, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, c + n0, ldc, 32, alpha, nullptr, add);
+    for (; n0 < n; n0 += panel) {
       const i64 columns = least(panel, n - n0);
       const float* bk = b + k0 * ldb + n0;
       i64 stride = ldb;

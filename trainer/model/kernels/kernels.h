@@ -6,7 +6,8 @@
 // ((0+4)+(2+6))+((1+5)+(3+7)). So a token's value is the same bits whether it is computed while decoding, with 5 rows,
 // or in training, with 5000. That is what makes the sampler's log-probs those of the trainer.
 //
-// Two builds of the same source: AVX2 + FMA, and portable; active() takes the first where the processor has it.
+// Three builds of the same source: AVX-512, AVX2 + FMA, and portable; active() takes the first that the processor has.
+// The first two give the same bits; portable rounds each product before it is added.
 #pragma once
 
 #include <cstdint>
@@ -72,8 +73,9 @@ struct Table {
   void (*distribution)(i64 v, float* z, float inverse_temperature, float* largest, float* log_sum, float* entropy);
 };
 
-const Table& avx2();      // undefined behaviour on a processor without AVX2 and FMA
+const Table& avx512();    // undefined behaviour on a processor without AVX-512 F, VL, DQ and BW
+const Table& avx2();      // on one without AVX2 and FMA
 const Table& portable();
-const Table& active();    // the best that this processor has; ASSAY_KERNELS=portable asks for the other
+const Table& active();    // the best that this processor has; ASSAY_KERNELS=avx512|avx2|portable asks for one, and throws where it is not
 
 }  // namespace assay::train::kernels

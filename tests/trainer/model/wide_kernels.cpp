@@ -1,0 +1,9 @@
+// The products of avx512.cpp for a processor with AVX2 only, so that their order of sums is tested where there is no AVX-512.
+#define ASSAY_KERNEL_SPACE wide_on_avx2
+#define ASSAY_KERNEL_NAME "avx512, its vectors in halves"
+#define ASSAY_KERNEL_WIDE
+#include "trainer/model/kernels/impl.h"
+
+namespace assay::train::kernels {
+const Table& avx512_in_halves() { return wide_on_avx2::table; }
+}  // namespace assay::train::kernels
