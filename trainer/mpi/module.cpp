@@ -5,7 +5,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "trainer/mpi/module.h"
@@ -50,7 +52,7 @@ void rest(long& nanoseconds) {
   if (nanoseconds < 200'000) nanoseconds = nanoseconds == 0 ? 1000 : nanoseconds * 2;
 }
 
-bool wait(MPI_Request request, bool (*give_up)()) {
+bool wait(MPI_Request& request, bool (*give_up)()) {
   long pause = 0;
   for (int spins = 0;; ++spins) {
     int done = 0;
@@ -61,39 +63,57 @@ bool wait(MPI_Request request, bool (*give_up)()) {
   }
 }
 
-bool gather(const void* mine, const std::int64_t* counts, void* all, bool (*give_up)()) {
-  std::vector<int> sizes, places;
+// What an operation in flight reads and writes is its own. A collective cannot be called off: one that was given up may
+// still arrive while farewell() waits, so its memory is kept as long as the process is.
+struct Operation {
+  std::vector<char> out, in;
+  std::vector<int> send_sizes, send_places, sizes, places;
+  MPI_Request request = MPI_REQUEST_NULL;
+
+  static bool finish(std::unique_ptr<Operation> operation, void* received, bool (*give_up)()) {
+    if (wait(operation->request, give_up)) {
+      std::memcpy(received, operation->in.data(), operation->in.size());
+      return true;
+    }
+    static auto& abandoned = *new std::vector<std::unique_ptr<Operation>>;
+    abandoned.push_back(std::move(operation));
+    return false;
+  }
+};
+
+void lay_out(const std::int64_t* counts, bool own_count, std::vector<int>& sizes, std::vector<int>& places, std::vector<char>& bytes) {
   std::int64_t total = 0;
   for (int r = 0; r < count; ++r) {
-    sizes.push_back(checked(counts[r]));
+    const std::int64_t size = counts[own_count ? own : r];
+    sizes.push_back(checked(size));
     places.push_back(checked(total));
-    total += counts[r];
+    total += size;
   }
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Iallgatherv(mine, sizes[static_cast<std::size_t>(own)], MPI_BYTE, all, sizes.data(), places.data(), MPI_BYTE,
-                  MPI_COMM_WORLD, &request);
-  return wait(request, give_up);
+  bytes.resize(static_cast<std::size_t>(total));
+}
+
+bool gather(const void* mine, const std::int64_t* counts, void* all, bool (*give_up)()) {
+  auto op = std::make_unique<Operation>();
+  lay_out(counts, false, op->sizes, op->places, op->in);
+  const int size = op->sizes[static_cast<std::size_t>(own)];
+  op->out.assign(static_cast<const char*>(mine), static_cast<const char*>(mine) + size);
+  MPI_Iallgatherv(op->out.data(), size, MPI_BYTE, op->in.data(), op->sizes.data(), op->places.data(), MPI_BYTE,
+                  MPI_COMM_WORLD, &op->request);
+  return Operation::finish(std::move(op), all, give_up);
 }
 
 bool exchange(const void* mine, const std::int64_t* counts, void* received, bool (*give_up)()) {
-  std::vector<int> send_sizes, send_places, sizes, places;
-  std::int64_t sent = 0, total = 0;
-  for (int r = 0; r < count; ++r) {
-    send_sizes.push_back(checked(counts[r]));
-    send_places.push_back(checked(sent));
-    sizes.push_back(checked(counts[own]));
-    places.push_back(checked(total));
-    sent += counts[r];
-    total += counts[own];
-  }
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ialltoallv(mine, send_sizes.data(), send_places.data(), MPI_BYTE, received, sizes.data(), places.data(), MPI_BYTE,
-                 MPI_COMM_WORLD, &request);
-  return wait(request, give_up);
+  auto op = std::make_unique<Operation>();
+  lay_out(counts, false, op->send_sizes, op->send_places, op->out);
+  lay_out(counts, true, op->sizes, op->places, op->in);
+  std::memcpy(op->out.data(), mine, op->out.size());
+  MPI_Ialltoallv(op->out.data(), op->send_sizes.data(), op->send_places.data(), MPI_BYTE, op->in.data(), op->sizes.data(),
+                 op->places.data(), MPI_BYTE, MPI_COMM_WORLD, &op->request);
+  return Operation::finish(std::move(op), received, give_up);
 }
 
 void farewell() {
-  char nothing = 0;
+  static char nothing = 0;  // the message may go out after this function has ended
   if (own == 0) {
     for (int r = 1; r < count; ++r) MPI_Send(&nothing, 1, MPI_BYTE, r, kDone, MPI_COMM_WORLD);  // small: sent at once
     return;
