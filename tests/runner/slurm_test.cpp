@@ -70,6 +70,21 @@ std::string job_of(const Home& home, std::int64_t number) {
   return place.job == 0 ? "" : place.id();
 }
 
+// A requeued job waits for two minutes (cred_expire), counted from the end of its former life's clean-up. Has it start now
+// and waits for `condition`. Not at once: a node refuses a credential made in the second in which it ended the former life
+// ("Job credential revoked"), and the job is over.
+bool starts_again(const Cluster& cluster, const std::string& job, const std::function<bool()>& condition) {
+  const auto state = [&] { return cluster.ask("squeue -h --array --format=%T --jobs=" + job); };
+  if (eventually([&] { return condition() || state().rfind("PENDING", 0) == 0; })) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2100));
+    cluster.ask("scontrol update jobid=" + job + " StartTime=now");
+    if (eventually(condition)) return true;
+  }
+  UNSCOPED_INFO(cluster.ask("scontrol show job " + job) << cluster.ask("sinfo --Node --long")
+                << cluster.ask("tail -n 100 " + fs::path(cluster.conf()).parent_path().string() + "/log/slurm*"));
+  return false;
+}
+
 bool up(const Home& home, const std::string& name) { return fs::exists(home.folder / "gates" / name); }
 
 double last_score(const Home& home, std::int64_t number, std::int64_t step) {
@@ -102,11 +117,7 @@ TEST_CASE("six runs as one array: the daemon killed in the middle, one job cance
   fs::remove(home.folder / "gates" / "up-c");
   for (const char* gate : {"go-d", "go-e", "go-f"}) home.open_gate(gate);
   REQUIRE(home.assay({"status"}).code == 0);   // the next daemon
-  // A requeued job waits for two minutes first, counted from the end of its former life's clean-up, which sets the time anew.
-  REQUIRE(eventually([&] {
-    cluster.ask("scontrol update jobid=" + job_of(home, 3) + " StartTime=now");
-    return up(home, "up-c");
-  }));
+  REQUIRE(starts_again(cluster, job_of(home, 3), [&] { return up(home, "up-c"); }));
   home.open_gate("go-c");
   CHECK(home.assay({"wait", "s"}).code == 4);
 
@@ -160,9 +171,8 @@ TEST_CASE("a preempted run goes back into the queue and runs again") {
   home.open_gate("high-go");
   home.open_gate("go");
   CHECK(home.assay({"wait", "2"}).code == 0);
-  cluster.ask("scontrol update jobid=" + job_of(home, 1) + " StartTime=now");
+  REQUIRE(starts_again(cluster, job_of(home, 1), [&] { return up(home, "low"); }));
   CHECK(home.assay({"wait", "1"}).code == 0);
-  CHECK(up(home, "low"));
   CHECK(count_lines(fs::path(home.run(1).folder) / "metrics.jsonl") == 2);
 }
 
