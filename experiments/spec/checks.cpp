@@ -100,6 +100,8 @@ class Checker {
               "lora.dropout belongs to train.parameters = \"lora\"; with \"full\" there is no adapter");
     refuse_if(c_.rollout.batch_invariant && c_.lora.dropout > 0, {"rollout.batch_invariant", "lora.dropout"},
               "rollout.batch_invariant: lora.dropout is in the update and not in the sampler; set it to 0");
+    refuse_if(c_.train.parameters == "full" && c_.model.dtype == "bf16", {"model.dtype", "train.parameters"},
+              "model.dtype = \"bf16\" rounds the weights, which would swallow most updates; train.parameters = \"full\" needs \"fp32\"");
     const OptimizerConfig& o = c_.optimizer;
     refuse_if(o.schedule == "constant" && o.min_lr_ratio > 0, {"optimizer.min_lr_ratio", "optimizer.schedule"},
               "optimizer.min_lr_ratio belongs to optimizer.schedule = \"linear\" or \"cosine\"");

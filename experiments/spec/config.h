@@ -13,7 +13,7 @@ namespace assay::spec {
 
 struct ModelConfig {
   std::string path;             // Hugging Face folder: config.json, *.safetensors, tokenizer.json
-  std::string dtype = "fp32";   // arithmetic outside the quantized products: fp32
+  std::string dtype = "fp32";   // arithmetic: fp32 | bf16
 };
 
 struct PromptConfig {

@@ -39,7 +39,7 @@ std::vector<Field> make_fields() {
     for (const std::string& mode : modes_of(format)) modes.push_back(mode);
   return {
       {ASSAY_KEY(model.path), path(), "Hugging Face folder: config.json, *.safetensors, tokenizer.json"},
-      {ASSAY_KEY(model.dtype), one_of({"fp32"}), "arithmetic outside the quantized products"},
+      {ASSAY_KEY(model.dtype), one_of({"fp32", "bf16"}), "arithmetic: fp32, or bf16 as transformers does it, adapters in fp32 all the same"},
 
       {ASSAY_KEY(prompt.style), one_of({"plain", "chat"}),
        "plain: `prompt.text` as it stands; chat: the model's chat template around it"},
@@ -204,8 +204,7 @@ constexpr std::array missing = std::to_array<Missing>({
     {"quant.blocking", "\"2d\"", "weight blocks run along a row or a column"},
     {"quant.format", "\"fp8\"", "the formats are nvfp4 and mxfp4"},
     {"quant.format", "\"int4\"", "the formats are nvfp4 and mxfp4"},
-    {"model.dtype", "\"bf16\"", "what is not quantized is computed in fp32"},
-    {"model.dtype", "\"fp16\"", "what is not quantized is computed in fp32"},
+    {"model.dtype", "\"fp16\"", "the arithmetics are fp32 and bf16"},
     {"optimizer.kind", "", "the optimizer is AdamW"},
 });
 

@@ -172,6 +172,7 @@ Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
     session.config.train.steps = steps_of(config, static_cast<std::int64_t>(session.train.problems.size()));
 
   session.decoder = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
+  if (config.model.dtype == "bf16") session.decoder->set_bf16();
   const ModelShape& shape = session.decoder->shape();
   check_vocabulary(model, *session.tokenizer, shape);
   for (const ProblemSet* set : {&session.train, &session.test}) check_positions(*set, config.rollout.max_response_length, shape);
@@ -192,6 +193,7 @@ Session open_random_session(const Inputs& inputs, const fs::path& folder, Activa
   const ModelShape shape = refusing("", [&] { return ModelShape::read(folder); });
   session.decoder = std::make_unique<Decoder>(
       Decoder::fresh(shape, derive_seed(static_cast<std::uint64_t>(inputs.config.train.seed), 3, Purpose::doctor)));
+  if (session.config.model.dtype == "bf16") session.decoder->set_bf16();
   session.config.grpo.kl_coef = 0;  // its reference would be read from weights that are not there
   attach(session, folder, std::move(quantizer), /*lean=*/session.config.train.parameters != "full");
   return session;

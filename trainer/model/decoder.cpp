@@ -33,7 +33,7 @@ at::Tensor Model::embed(const at::Tensor& ids) const { return at::embedding(embe
 at::Tensor Model::normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& noise) const {
   const bool acts = noise.defined() && ((quantizers.phase == Phase::rollout && noise_in_rollout) ||
                                         (quantizers.phase == Phase::training && noise_in_training));
-  return rms_norm(x, acts ? weight + noise : weight, shape.rms_eps);
+  return quantizers.flow(rms_norm(x, acts ? weight + noise : weight, shape.rms_eps));
 }
 
 Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
@@ -42,23 +42,24 @@ Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
   Memo memo;
   at::Tensor q = layer.q.forward(z, quantizers, memo), k = layer.k.forward(z, quantizers, memo);
   const auto by_head = [&](const at::Tensor& y, const at::Tensor& w) {
-    return rms_norm(y.view({-1, heads.size}), w, shape.rms_eps).view(y.sizes());
+    return quantizers.flow(rms_norm(y.view({-1, heads.size}), w, shape.rms_eps).view(y.sizes()));
   };
   if (shape.qk_norm) {
     q = by_head(q, layer.q_norm);
     k = by_head(k, layer.k_norm);
   }
-  return {rotate(q, heads.heads, rope, positions), rotate(k, heads.kv_heads, rope, positions),
+  return {quantizers.flow(rotate(q, heads.heads, rope, positions)), quantizers.flow(rotate(k, heads.kv_heads, rope, positions)),
           layer.v.forward(z, quantizers, memo)};
 }
 
-at::Tensor Model::after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& mixed) {
+at::Tensor Model::after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& attended) {
   Memo memo;
-  const at::Tensor middle = x + layer.o.forward(mixed, quantizers, memo);
+  const at::Tensor mixed = quantizers.flow(attended);
+  const at::Tensor middle = quantizers.flow(x + layer.o.forward(mixed, quantizers, memo));
   const at::Tensor z = normalize(middle, layer.post_norm, layer.post_noise);
   const at::Tensor gate = layer.gate.forward(z, quantizers, memo);
   const at::Tensor up = layer.up.forward(z, quantizers, memo);
-  return middle + layer.down.forward(swiglu(gate, up), quantizers, memo);
+  return quantizers.flow(middle + layer.down.forward(quantizers.flow(swiglu(gate, up)), quantizers, memo));
 }
 
 namespace {
@@ -147,6 +148,14 @@ void Decoder::attach_lora(const spec::LoraConfig& lora, std::uint64_t seed) { at
 
 AttachReport Decoder::attach_quantizers(const spec::QuantConfig& quant, ActivationQuantizer quantizer) {
   return attach_by_rule(*impl_, quant, std::move(quantizer));
+}
+
+void Decoder::set_bf16() {
+  if (impl_->has_lora || impl_->has_quantizers || impl_->base_trainable)
+    throw std::logic_error("bf16 is said before anything is attached");
+  const at::NoGradGuard no_grad;
+  for (const NamedTensor& weight : impl_->named()) at::Tensor(weight.tensor).copy_(bf16_rounded(weight.tensor));
+  impl_->quantizers.bf16 = true;
 }
 
 void Decoder::set_lean(bool unquantized_too) {

@@ -107,6 +107,9 @@ class Decoder {
   Decoder(Decoder&&) noexcept;
 
   const ModelShape& shape() const;
+  // model.dtype = "bf16": rounds the weights to bfloat16 and from now on what every operation hands on (docs/series.md,
+  // "Arithmetic"). Before anything is attached; not for a base that is trained.
+  void set_bf16();
   // LoRA on the target projections: A kaiming-uniform as PEFT, B zero, from `seed`. The base is frozen.
   // Throws std::runtime_error when a target matches no module.
   void attach_lora(const spec::LoraConfig& lora, std::uint64_t seed);

@@ -46,7 +46,7 @@ struct Model {
     at::Tensor q, k, v;  // q and k rotated
   };
   Queries queries(Layer& layer, const at::Tensor& x, const std::shared_ptr<const std::vector<std::int32_t>>& positions);
-  at::Tensor after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& mixed);
+  at::Tensor after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& attended);
   at::Tensor embed(const at::Tensor& ids) const;  // int64 [M] -> [M, D]
   // A norm with its noise, where noise acts in the present phase.
   at::Tensor normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& noise) const;

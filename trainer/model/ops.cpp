@@ -1,5 +1,6 @@
 #include "trainer/model/ops.h"
 
+#include <bit>
 #include <cmath>
 
 #include "trainer/model/graph.h"
@@ -125,6 +126,27 @@ struct SwigluNode : torch::autograd::Node {
   void release_variables() override { gate = up = at::Tensor(); }
 };
 
+// Nearest, ties to even; NaN stays NaN, and what is beyond the largest bfloat16 becomes infinite.
+void round_to_bf16(const float* from, float* to, std::int64_t n) {
+  over_rows(n, 1 << 15, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto bits = std::bit_cast<std::uint32_t>(from[i]);
+      const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+      to[i] = from[i] == from[i] ? std::bit_cast<float>(rounded) : from[i];
+    }
+  });
+}
+
+struct Bf16Node : torch::autograd::Node {
+  variable_list apply(variable_list&& grads) override {
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dx = at::empty_like(dy);
+    round_to_bf16(data(dy), mutable_data(dx), dy.numel());
+    return {dx};
+  }
+  std::string name() const override { return "Bf16Rounded"; }
+};
+
 struct RotateNode : torch::autograd::Node {
   at::Tensor cosine, sine;
   std::shared_ptr<const std::vector<std::int32_t>> positions;
@@ -162,6 +184,13 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps) {
     node->inv = inv;
     hang(y, node, x, w);
   }
+  return y;
+}
+
+at::Tensor bf16_rounded(const at::Tensor& x) {
+  at::Tensor y = at::empty_like(x);
+  round_to_bf16(data(x), mutable_data(y), x.numel());
+  if (any_wants_graph(x)) hang(y, new_node<Bf16Node>(), x);
   return y;
 }
 

@@ -52,6 +52,10 @@ struct LoraPair {
   float scale = 1;
 };
 
+// x with each value rounded to the nearest bfloat16, ties to even, kept as float32; its gradient is rounded the same way,
+// as that of a bfloat16 tensor is.
+at::Tensor bf16_rounded(const at::Tensor& x);
+
 // x·W^T + bias, plus the low-rank part where lora is given. bias may be undefined.
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora);
 // The low-rank part alone.

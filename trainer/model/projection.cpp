@@ -26,7 +26,7 @@ at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, const Q
     xq = *made;
   } else {
     const Span span("quantization");
-    xq = quantizers.quantize(x, quantizers.activation, quantizers.ste);
+    xq = quantizers.flow(quantizers.quantize(x, quantizers.activation, quantizers.ste));
     if (memo) memo->keep(x, xq);
   }
   if (quantizers.observer) quantizers.observer(name + suffix, x, xq);
@@ -48,9 +48,10 @@ at::Tensor Projection::forward(const at::Tensor& x, const Quantizers& quantizers
   } else {  // the low-rank part does not see what the base layer's quantizer does
     const at::Tensor base_input = post ? input : quantize(input, ".base_layer", quantizers, &memo);
     y = linear(base_input, w, bias, nullptr);
-    if (post) y = quantize(y, ".base_layer", quantizers, nullptr);
+    if (post) y = quantize(quantizers.flow(y), ".base_layer", quantizers, nullptr);
     if (low) y = y + low_rank(use->dropout > 0 ? dropped(input, *use) : input, *low);
   }
+  y = quantizers.flow(y);
   return wrapper && post ? quantize(y, "", quantizers, nullptr) : y;
 }
 

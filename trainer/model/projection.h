@@ -17,7 +17,7 @@
 
 namespace assay::train {
 
-// The quantizers of a whole decoder and when they act.
+// The quantizers of a whole decoder and when they act, and the arithmetic around them.
 struct Quantizers {
   quant::Spec activation, weight;
   int weight_axis = 1;
@@ -25,7 +25,9 @@ struct Quantizers {
   ActivationQuantizer quantize;
   Decoder::Observer observer;
   Phase phase = Phase::training;
+  bool bf16 = false;  // model.dtype: what flows between operations is rounded
 
+  at::Tensor flow(const at::Tensor& x) const { return bf16 ? bf16_rounded(x) : x; }
   bool acts() const {
     const bool trained = phase == Phase::training || phase == Phase::evaluation;
     return (trained && in_training) || (phase == Phase::rollout && in_rollout);

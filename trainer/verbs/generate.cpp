@@ -21,8 +21,9 @@ using Json = nlohmann::json;
 
 class Generator {
  public:
-  Generator(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads)
-      : folder_(folder), tokenizer_(load_tokenizer(folder)), decoder_(open_model(folder, adapter, threads)) {
+  Generator(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads,
+            const std::string& dtype)
+      : folder_(folder), tokenizer_(load_tokenizer(folder)), decoder_(open_model(folder, adapter, threads, dtype)) {
     check_vocabulary(folder, tokenizer_, decoder_.shape());
   }
 
@@ -101,16 +102,18 @@ void add_generate(CLI::App& app, int& exit_code) {
       "\"top_k\": 0 (off), \"top_p\": 1, \"seed\": 0} gives {\"text\", \"ids\", \"logprobs\", \"truncated\"}");
   struct Options {
     std::filesystem::path model, adapter;
+    std::string dtype = "fp32";
     int threads = 1;
     bool json = true;
   };
   auto options = std::make_shared<Options>();
   verb->add_option("--model", options->model, "a Hugging Face folder")->required();
   verb->add_option("--adapter", options->adapter, "a PEFT adapter folder to put onto it, e.g. a run's adapter/");
+  verb->add_option("--dtype", options->dtype, "arithmetic: fp32 (default) or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
   verb->add_option("--threads", options->threads, "processor threads (default 1)")->check(CLI::Range(1, 1024));
   verb->add_flag("--json", options->json, "the output is JSON lines with and without it");
   verb->callback([options, &exit_code] {
-    Generator generator(options->model, options->adapter, options->threads);
+    Generator generator(options->model, options->adapter, options->threads, options->dtype);
     answer_json_lines(std::cin, std::cout, [&generator](const Json& line) { return generator.answer(line); });
     exit_code = exit_finished;
   });

@@ -43,16 +43,18 @@ void add_logprobs(CLI::App& app, int& exit_code) {
                                   "the first");
   struct Options {
     std::filesystem::path model, adapter;
+    std::string dtype = "fp32";
     int threads = 1;
     bool json = true;
   };
   auto options = std::make_shared<Options>();
   verb->add_option("--model", options->model, "a Hugging Face folder")->required();
   verb->add_option("--adapter", options->adapter, "a PEFT adapter folder to put onto it, e.g. a run's adapter/");
+  verb->add_option("--dtype", options->dtype, "arithmetic: fp32 (default) or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
   verb->add_option("--threads", options->threads, "processor threads (default 1)")->check(CLI::Range(1, 1024));
   verb->add_flag("--json", options->json, "the output is JSON lines with and without it");
   verb->callback([options, &exit_code] {
-    Decoder decoder = open_model(options->model, options->adapter, options->threads);
+    Decoder decoder = open_model(options->model, options->adapter, options->threads, options->dtype);
     answer_json_lines(std::cin, std::cout, [&decoder](const Json& line) { return answer(decoder, line); });
     exit_code = exit_finished;
   });

@@ -11,10 +11,12 @@
 
 namespace assay::train {
 
-Decoder open_model(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads) {
+Decoder open_model(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads,
+                   const std::string& dtype) {
   at::set_num_threads(threads);
   try {
     Decoder decoder = Decoder::load(folder);
+    if (dtype == "bf16") decoder.set_bf16();
     if (!adapter.empty()) {
       const spec::LoraConfig lora = read_lora_config(adapter);
       try {

@@ -12,8 +12,9 @@
 namespace assay::train {
 
 // Loads the model of a Hugging Face folder and, where `adapter` is not empty, a PEFT adapter folder onto it
-// (adapter_config.json: r, lora_alpha, target_modules). `threads` is LibTorch's. Throws BadInput.
-Decoder open_model(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads);
+// (adapter_config.json: r, lora_alpha, target_modules). `threads` is LibTorch's; `dtype` as model.dtype. Throws BadInput.
+Decoder open_model(const std::filesystem::path& folder, const std::filesystem::path& adapter, int threads,
+                   const std::string& dtype);
 
 // Refuses a key that the verb does not know, with a suggestion.
 void refuse_unknown(const nlohmann::json& line, const std::vector<std::string>& known);

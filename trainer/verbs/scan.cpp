@@ -34,7 +34,7 @@ std::vector<std::vector<std::int32_t>> random_tokens(std::int64_t vocabulary, st
 }
 
 void run_scan(Options options) {
-  Decoder decoder = open_model(options.model, {}, static_cast<int>(options.threads));
+  Decoder decoder = open_model(options.model, {}, static_cast<int>(options.threads), "fp32");
   std::vector<std::vector<std::int32_t>> prompts;
   std::string read;
   try {

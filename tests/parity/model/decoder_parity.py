@@ -5,6 +5,7 @@ python tests/parity/model/decoder_parity.py --build BUILD_DIR
 Random weights, several times larger than a fresh model's, so that attention and the MLP are far from linear.
 """
 import argparse
+import copy
 import json
 import pathlib
 import shutil
@@ -70,9 +71,9 @@ class Program:
     def __init__(self, build):
         self.bin = pathlib.Path(build) / "bin"
 
-    def logits(self, folder, ids, adapter=None):
+    def logits(self, folder, ids, adapter=None, bf16=False):
         out = folder / "logits.out"
-        command = [self.bin / "model_logits", folder, out] + ([adapter] if adapter else [])
+        command = [self.bin / "model_logits", folder, out] + ([adapter] if adapter else []) + (["--bf16"] if bf16 else [])
         subprocess.run(command, input="\n".join(map(json.dumps, ids)), text=True, check=True)
         tensors = load_file(out)
         return [tensors[f"logits.{i}"] for i in range(len(ids))]
@@ -101,6 +102,38 @@ def compare(program, folder, model, label, adapter=None):
     good = worst_logit <= BOUND and worst_logprob <= BOUND
     print(f"{label}: logits differ by {worst_logit:.2e} at most (largest {largest:.1f}), log-probs by {worst_logprob:.2e}"
           f"{'' if good else '   <-- above ' + str(BOUND)}")
+    return good
+
+
+def relative(a, b):
+    return (torch.cat([x.double().flatten() for x in a]) - torch.cat([y.double().flatten() for y in b])).norm().item() / \
+        torch.cat([y.double().flatten() for y in b]).norm().item()
+
+
+def compare_bf16(program, folder, model, label, adapter=None):
+    """Arithmetic in bf16: as far from the model in float64 as transformers' own bf16 is, and no farther. The weights of
+    both are rounded; peft keeps the adapter in float32, as we do."""
+    ids = sequences()
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for key, weight in rounded.named_parameters():
+            if "lora_" not in key:
+                weight.copy_(weight.bfloat16().float())
+    exact = copy.deepcopy(rounded).double()
+    half = copy.deepcopy(rounded)
+    for key, module in half.named_modules():
+        if "lora_" not in key and "rotary" not in key:
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.bfloat16()
+    with torch.no_grad():
+        wanted = [exact(torch.tensor([row])).logits[0] for row in ids]
+        theirs = [half(torch.tensor([row])).logits[0] for row in ids]
+    ours = program.logits(folder, ids, adapter, bf16=True)
+    assert all(t.dtype == torch.bfloat16 for t in theirs)
+    mine, others = relative(ours, wanted), relative(theirs, wanted)
+    good = mine <= others and mine > 0.1 * others
+    print(f"{label}: bf16 logits are {mine:.2e} from float64's, transformers' bf16 {others:.2e}"
+          f"{'' if good else '   <-- wanted: above a tenth of it, and no farther'}")
     return good
 
 
@@ -149,6 +182,7 @@ def main():
         folder = root / name
         model = make(name, folder)
         good &= compare(program, folder, model, name)
+        good &= compare_bf16(program, folder, model, name)
         byte_tokenizer(folder)
         good &= greedy(program, folder, model, name)
         lora = peft.LoraConfig(r=8, lora_alpha=20, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
@@ -160,6 +194,7 @@ def main():
                     weight.normal_(0, 0.05)
         wrapped.save_pretrained(folder / "adapter")
         good &= compare(program, folder, wrapped.eval(), f"{name} + LoRA (peft {peft.__version__})", folder / "adapter")
+        good &= compare_bf16(program, folder, wrapped.eval(), f"{name} + LoRA", folder / "adapter")
     print(f"transformers {transformers.__version__}, torch {torch.__version__}: {'equal' if good else 'DIFFERENT'}")
     return 0 if good else 1
 

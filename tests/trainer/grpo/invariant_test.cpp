@@ -40,6 +40,20 @@ TEST_CASE("over whole steps not a bit lies between the sampler's log-probs and t
   }
 }
 
+TEST_CASE("in bf16 the sampler's log-probs are the trainer's too, and other ones than in fp32") {
+  auto config = invariant("mxfp4");
+  const auto single = make_run("invariant-fp32", config);
+  config.model.dtype = "bf16";
+  const auto rounded = make_run("invariant-bf16", config);
+  for (const auto& run : {single, rounded}) REQUIRE(train::train(run) == train::exit_finished);
+  for (const auto& [step, metrics] : metrics_of(rounded)) {
+    if (step == 0) continue;
+    CHECK(metrics.at("training/rollout_probs_diff_max") == 0.0);
+    CHECK(metrics.at("actor/grad_tensors") > 0);
+  }
+  CHECK(metrics_of(rounded).at(1).at("actor/grad_norm") != metrics_of(single).at(1).at("actor/grad_norm"));
+}
+
 TEST_CASE("with one scale a tensor there is a gap, which the same metrics show") {
   auto config = invariant("nvfp4");
   config.quant.tensor_scale = "tensor";  // the series reader would refuse it; a config.json by hand does not

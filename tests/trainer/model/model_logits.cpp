@@ -1,4 +1,4 @@
-// Logits of token sequences, for parity with other programs:  model_logits MODEL OUT.safetensors [ADAPTER] < lines
+// Logits of token sequences, for parity with other programs:  model_logits MODEL OUT.safetensors [ADAPTER] [--bf16] < lines
 //                                                         model_logits MODEL --greedy TOKENS < lines
 // Each line of standard input is a JSON list of ids; OUT holds "logits.0" [T, V] and so on. --greedy prints a line of
 // TOKENS ids for each, all sampled at once, end of text or not.
@@ -35,6 +35,10 @@ int main(int argc, char** argv) {
   try {
     const at::NoGradGuard no_grad;
     Decoder decoder = Decoder::load(argv[1]);
+    if (std::string(argv[argc - 1]) == "--bf16") {
+      decoder.set_bf16();
+      --argc;
+    }
     if (argc == 4 && std::string(argv[2]) == "--greedy") {
       print_greedy(decoder, std::stoll(argv[3]));
       return 0;
