@@ -153,7 +153,6 @@ def run_trl(name, threads, steps, model, questions):
     workload = WORKLOADS[name]
     import torch
     torch.set_num_threads(threads)
-    import resource
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
@@ -202,7 +201,8 @@ def run_trl(name, threads, steps, model, questions):
             callbacks=[Clock()])
         trainer.train()
     marks = ends[workload["updates"] - 1::workload["updates"]]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Not ru_maxrss, which begins with the parent's.
+    memory = int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 2**20
     return {"step": statistics.median(b - a for a, b in zip(marks, marks[1:])), "tokens_per_s": max(rates),
             "memory_gb": memory}
 

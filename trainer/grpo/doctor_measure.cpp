@@ -1,7 +1,6 @@
 #include "trainer/grpo/doctor_measure.h"
 
 #include <ATen/ATen.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +10,7 @@
 #include <set>
 
 #include "trainer/grpo/advantage.h"
+#include "trainer/grpo/memory.h"
 #include "trainer/grpo/seeds.h"
 
 namespace assay::train {
@@ -200,9 +200,7 @@ Measurements measured(Session& session, Measurements result, Sample sample) {
   measure_updates(session, sampled, result);
   session.decoder->set_phase(before);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  result.peak_memory_gb = static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
+  result.peak_memory_gb = peak_memory_gb();
   return result;
 }
 

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <fstream>
 #include <new>
 #include <regex>
 #include <tuple>
@@ -45,6 +46,13 @@ Batched evaluating_at_once(const spec::Config& config, std::int64_t problems) {
 bool is_out_of_memory(const std::exception& error) {
   return dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const c10::OutOfMemoryError*>(&error) ||
          (dynamic_cast<const c10::Error*>(&error) && std::string(error.what()).find("can't allocate memory") != std::string::npos);
+}
+
+double peak_memory_gb() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / (1024.0 * 1024.0);
+  throw std::runtime_error("/proc/self/status: there is no VmHWM in it");
 }
 
 void within_memory(const Batched& batched, const std::function<void()>& work) {

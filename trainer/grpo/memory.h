@@ -1,4 +1,4 @@
-// Out of memory, said with the batch size to try next.
+// Memory: how much there was, and what to say when it runs out.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,10 @@ namespace assay::train {
 struct OutOfMemory : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+// Largest resident set of this process so far, in GiB. Not ru_maxrss, which begins with that of the program that started it.
+// Throws std::runtime_error where /proc does not say.
+double peak_memory_gb();
 
 // Work whose memory goes with a batch size of the config.
 struct Batched {

@@ -1,12 +1,12 @@
 #include "trainer/grpo/report_step.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <vector>
+
+#include "trainer/grpo/memory.h"
 
 namespace assay::train {
 namespace {
@@ -17,12 +17,6 @@ void put_spread(Metrics& metrics, const std::string& key, const std::vector<doub
   metrics[key + "/mean"] = sum / static_cast<double>(values.size());
   metrics[key + "/max"] = *std::max_element(values.begin(), values.end());
   metrics[key + "/min"] = *std::min_element(values.begin(), values.end());
-}
-
-double peak_memory_gb() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
 }
 
 double get(const Metrics& metrics, const char* key) {
