@@ -80,6 +80,8 @@ std::optional<Level> level(const Arm& arm, bool last) {
   if (values.empty()) return std::nullopt;
   result.seeds = std::ssize(values);
   result.percent = mean_of(values);
+  if (result.percent.interval)   // that of few seeds may reach beyond what a share can be
+    result.percent.interval = Interval{std::max(0.0, result.percent.interval->low), std::min(100.0, result.percent.interval->high)};
   const Interval pooled = wilson(result.correct, result.problems);
   result.pooled = {100 * pooled.low, 100 * pooled.high};
   return result;
@@ -105,16 +107,14 @@ Contrast contrast(const Arm& run, const Arm& against) {
     return result;
   }
   const auto usable = [](const LoggedRun& one) { return measured(one.result.last) && one.result.state == "succeeded"; };
-  std::string missing;
-  std::erase_if(pairs, [&](const Pair& pair) {
-    for (const LoggedRun* one : {pair.run, pair.against})
-      if (!usable(*one) && missing.find(one->result.id) == std::string::npos)
-        missing += (missing.empty() ? "" : " and ") + one->result.id;
-    return !usable(*pair.run) || !usable(*pair.against);
-  });
+  std::erase_if(pairs, [&](const Pair& pair) { return !usable(*pair.run) || !usable(*pair.against); });
   if (pairs.empty()) {
-    const std::int64_t step = run.any().result.steps;
-    result.refused = "no step-" + std::to_string(step) + " figure of " + missing;
+    std::string missing;
+    for (const Arm* arm : {&run, &against})
+      if (std::none_of(arm->runs.begin(), arm->runs.end(), [&](const LoggedRun* one) { return usable(*one); }))
+        missing += (missing.empty() ? "" : " and ") + arm->id;
+    const std::string figure = "no step-" + std::to_string(run.any().result.steps) + " figure of ";
+    result.refused = missing.empty() ? figure + "both on one seed" : figure + missing;
     return result;
   }
   if (const auto uneven = std::find_if(pairs.begin(), pairs.end(), [](const Pair& pair) {
@@ -158,7 +158,8 @@ Contrast contrast(const Arm& run, const Arm& against) {
   }
   result.interval = {100 * shares.low, 100 * shares.high};
   if (mean.interval) {
-    result.interval = {std::min(result.interval.low, mean.interval->low), std::max(result.interval.high, mean.interval->high)};
+    // A few seeds' t interval may reach beyond what a difference of shares can be.
+    result.interval = {std::max(-100.0, std::min(result.interval.low, mean.interval->low)), std::min(100.0, std::max(result.interval.high, mean.interval->high))};
     result.p = std::max(result.p, *mean.p);
     result.test += " over all seeds, t over " + std::to_string(result.seeds) + " seeds";
   }

@@ -68,10 +68,10 @@ std::string markdown_code(const std::string& plain) {
 }
 
 std::string tex_escape(const std::string& plain) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 23> kWords = {{
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 24> kWords = {{
       {"\\", "\\textbackslash{}"}, {"{", "\\{"}, {"}", "\\}"}, {"$", "\\$"}, {"&", "\\&"}, {"#", "\\#"}, {"_", "\\_"},
       {"%", "\\%"}, {"~", "\\textasciitilde{}"}, {"^", "\\textasciicircum{}"}, {"<", "\\textless{}"},
-      {">", "\\textgreater{}"}, {"|", "\\textbar{}"}, {"\"", "\\textquotedbl{}"}, {"→", "\\(\\to\\)"}, {"–", "--"},
+      {">", "\\textgreater{}"}, {"|", "\\textbar{}"}, {"\"", "\\textquotedbl{}"}, {"→", "\\(\\to\\)"}, {"−", "\\(-\\)"}, {"–", "--"},
       {"‡", "\\textdaggerdbl{}"}, {"†", "\\textdagger{}"}, {"±", "\\(\\pm\\)"}, {"×", "\\(\\times\\)"},
       {"≥", "\\(\\ge\\)"}, {"≤", "\\(\\le\\)"}, {"…", "\\dots{}"}}};
   std::string text;

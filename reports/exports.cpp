@@ -142,6 +142,15 @@ std::string export_outcomes_csv(const std::vector<ExportedRun>& runs) {
   return text;
 }
 
+std::string other_quant_words(const ExportedRun& run) {
+  std::string words;
+  for (const ExportedEvaluation& each : run.evaluations)
+    if (each.problems > 0 && each.quant != each.trained_quant)
+      words += (words.empty() ? "step " : "; step ") + std::to_string(each.step) + " measured under " + or_dash(each.quant) +
+               ", trained under " + or_dash(each.trained_quant);
+  return words;
+}
+
 std::string export_json(const std::vector<ExportedRun>& runs) {
   ordered_json all = ordered_json::array();
   for (const ExportedRun& run : runs) all.push_back(document(run));

@@ -44,6 +44,10 @@ std::string export_runs_csv(const std::vector<ExportedRun>& runs);
 std::string export_evaluations_csv(const std::vector<ExportedRun>& runs);
 std::string export_outcomes_csv(const std::vector<ExportedRun>& runs);
 
+// Which accuracies were measured under another quantization than trained under: "step 20 measured under none, trained under
+// nvfp4-te-w4a4-…"; empty: none. Programs that know one number a step show it beside.
+std::string other_quant_words(const ExportedRun& run);
+
 // Everything of a run as one object; an array of them, or one a line.
 std::string export_json(const std::vector<ExportedRun>& runs);
 std::string export_jsonl(const std::vector<ExportedRun>& runs);

@@ -29,6 +29,8 @@ body { margin: 0; }
 .report { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
 .report h2 { margin-top: 2.5rem; border-bottom: 1px solid #8888; }
 .report h3 { margin-top: 1.75rem; }
+.report h4 { margin: 1.25rem 0 .25rem; }
+.report nav { font-size: .875rem; }
 .report .scroll { overflow-x: auto; }
 .report table { border-collapse: collapse; font-size: .875rem; }
 .report caption { text-align: left; padding: .25rem 0; }
@@ -132,17 +134,42 @@ struct HtmlWriter {
   }
 };
 
+// What is in it, and in the runs' part which runs: links.
+std::string contents(const std::vector<const Part*>& parts) {
+  const auto link = [](const Heading& heading, const std::string& words) {
+    return "<a href=\"#" + html_escape(heading.anchor) + "\">" + html_escape(words) + "</a>";
+  };
+  std::string items;
+  std::size_t count = 0;
+  for (const Part* part : parts) {
+    std::string title, inside;
+    for (const Block& block : part->blocks) {
+      const auto* heading = std::get_if<Heading>(&block);
+      if (heading == nullptr || heading->anchor.empty()) continue;
+      if (heading->level == 2) title = link(*heading, heading->words);
+      if (heading->level == 3 && part->id == "runs") inside += (inside.empty() ? "" : ", ") + link(*heading, heading->words.substr(0, heading->words.find(": ")));
+    }
+    if (title.empty()) continue;
+    ++count;
+    items += "<li>" + title + (inside.empty() ? "" : ": " + inside) + "</li>\n";
+  }
+  return count < 3 ? "" : "<nav aria-label=\"Contents\"><ul>\n" + items + "</ul></nav>\n";
+}
+
 }  // namespace
 
 std::string html_style() { return kStyle; }
 
 std::string to_html_fragment(const Document& document, const Pictures& pictures, const Templates& templates) {
   std::string out;
-  for (const Part* part : ordered(document, templates)) {
+  const std::vector<const Part*> parts = ordered(document, templates);
+  for (const Part* part : parts) {
+    if (out.empty() && part->id != "title") out = contents(parts);
     std::string rendered;
     for (const Block& block : part->blocks) std::visit(HtmlWriter{rendered, pictures}, block);
     out += "<section id=\"" + html_escape(part->id) + "\">\n" +
            filled(templates, part->id + ".html", rendered, html_escape(document.title)) + "</section>\n";
+    if (part->id == "title") out += contents(parts);
   }
   return out;
 }

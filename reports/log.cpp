@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string_view>
+#include <utility>
 
 #include "reports/log_parts.h"
 #include "reports/pictures.h"
@@ -23,6 +25,45 @@ std::string joined(const std::vector<std::string>& words) {
 }
 
 std::string p_words(double p) { return p < 0.001 ? "p < .001" : "p = " + p_value(p); }
+
+Line sourced(const std::string& sentence, const std::vector<Source>& sources) {
+  Line line;
+  std::string plain;
+  const auto digit = [&](std::size_t at) { return at < sentence.size() && sentence[at] >= '0' && sentence[at] <= '9'; };
+  for (std::size_t i = 0; i < sentence.size();) {
+    const char before = i == 0 ? ' ' : sentence[i - 1];
+    std::size_t end = i + (sentence[i] == '+' || sentence[i] == '-' ? 1 : 0);
+    const bool begins = std::string_view(" (<").find(before) != std::string_view::npos && (digit(end) || (end < sentence.size() && sentence[end] == '.' && digit(end + 1)));
+    if (begins) {
+      while (digit(end)) ++end;
+      if (end < sentence.size() && sentence[end] == '.' && digit(end + 1))
+        for (++end; digit(end);) ++end;
+    }
+    const char after = end < sentence.size() ? sentence[end] : ' ';
+    if (!begins || std::string_view(" ,;:.)").find(after) == std::string_view::npos || sentence.compare(i, 13, "95 % interval") == 0) {
+      plain += sentence[i++];
+      continue;
+    }
+    if (!plain.empty()) line.push_back(text(std::exchange(plain, "")));
+    line.push_back(number(sentence.substr(i, end - i), sources));
+    i = end;
+  }
+  if (!plain.empty()) line.push_back(text(plain));
+  return line;
+}
+
+Line published_cell(const RunResult& run) {
+  if (!run.published_first && !run.published_last) return {text("-")};
+  Line line;
+  const auto add = [&](const std::optional<double>& value, std::int64_t step) {
+    if (value) line.push_back(number(as_published(*value), {{run.number, run.id, run.seed, step, "accuracy", shortest(*value) + " %, as published for the original of this run"}}));
+    else line.push_back(text("-"));
+  };
+  add(run.published_first, 0);
+  line.push_back(text(" → "));
+  add(run.published_last, run.steps);
+  return line;
+}
 
 Line level_cell(const std::optional<Level>& level, int decimals) {
   if (!level) return {text("-")};
@@ -44,12 +85,6 @@ std::string statuses(const Arm& arm, const CompareOptions& options) {
   return all;
 }
 
-std::string published(const RunResult& run) {
-  if (!run.published_first && !run.published_last) return "-";
-  const auto words = [](const std::optional<double>& value) { return value ? as_published(*value) : std::string("-"); };
-  return words(run.published_first) + " → " + words(run.published_last);
-}
-
 Part title_part(const SeriesLog& log) {
   Part part{"title", {}};
   part.blocks.push_back(Heading{1, log.title.empty() ? log.id : log.title, "top"});
@@ -66,7 +101,7 @@ Part title_part(const SeriesLog& log) {
   for (const std::string& remark : log.remarks) list.items.push_back({strong("Note: "), text(remark)});
   list.items.push_back({strong("Status: "), text(std::to_string(log.runs.size()) + " runs: " + (status.empty() ? "none" : status) +
                                                  (log.earlier.empty() ? "" : "; besides, " + std::to_string(log.earlier.size()) +
-                                                                                 " replaced by a later run of the same id and seed"))});
+                                                                                 " replaced by a later run of the same id and seed, or made to verify one"))});
   if (!log.not_run.empty()) list.items.push_back({strong("Not run: "), text(joined(log.not_run))});
   if (!log.records_source.empty()) list.items.push_back({strong("Source: "), text("imported records: " + log.records_source)});
   part.blocks.push_back(std::move(list));
@@ -76,9 +111,11 @@ Part title_part(const SeriesLog& log) {
 Part summary_part(const Facts& facts) {
   Part part{"summary", {Heading{2, "Summary", "summary"}}};
   List list;
-  if (const CauseRow* found = facts.causes.found())
-    list.items.push_back({strong("The cause found: " + found->cause.name + ". "), text(found->reason.substr(found->reason.find(": ") + 2)), text(".")});
-  else if (!facts.log.causes.empty())
+  if (const CauseRow* found = facts.causes.found()) {
+    Line line = {strong("The cause found: " + found->cause.name + ". ")};
+    for (Inline& piece : sourced(found->reason.substr(found->reason.find(": ") + 2) + ".", found->contrast.sources)) line.push_back(std::move(piece));
+    list.items.push_back(std::move(line));
+  } else if (!facts.log.causes.empty())
     list.items.push_back({strong("No cause has been found: "), text("no pair shows a significant gain that it tests alone.")});
   std::map<std::string, std::vector<std::string>> by_word;
   for (const CauseRow& row : facts.causes.rows)
@@ -89,7 +126,7 @@ Part summary_part(const Facts& facts) {
   if (facts.best != nullptr) {
     const auto level_of_best = level(*facts.best, true);
     list.items.push_back({text("Best: "), code(facts.best->id), text(" with "),
-                          number(fixed(level_of_best->percent.mean, 1) + " %", level_of_best->sources),
+                          number(fixed(level_of_best->percent.mean, 1) + " %" + (level_of_best->other_quant ? "‡" : ""), level_of_best->sources),
                           text(" at step " + std::to_string(level_of_best->step) + ", 95 % interval "),
                           number(fixed(level_of_best->pooled.low, 1) + " to " + fixed(level_of_best->pooled.high, 1), level_of_best->sources),
                           text(".")});
@@ -109,7 +146,7 @@ Part results_part(const Facts& facts) {
   bool several = false, marks = false, any_published = false;
   for (const Arm& arm : facts.arms) {
     several |= arm.runs.size() > 1;
-    any_published |= published(arm.any().result) != "-";
+    any_published |= arm.any().result.published_first || arm.any().result.published_last;
   }
   struct Row {
     const Arm* arm;
@@ -152,7 +189,11 @@ Part results_part(const Facts& facts) {
     const RunResult& run = row.arm->any().result;
     const auto words = [](const std::string& word) { return Line{text(word.empty() ? "-" : word)}; };
     std::vector<Line> cells = {{code(run.id)}, words(run.title), words(run.format), words(run.hook), words(run.blocking), words(run.ste)};
-    if (several) cells.push_back({text(std::to_string(row.arm->runs.size()))});
+    if (several) {
+      const std::string all = std::to_string(row.arm->runs.size());
+      const std::int64_t measured = row.last ? row.last->seeds : 0;
+      cells.push_back({text(measured == std::ssize(row.arm->runs) ? all : std::to_string(measured) + " of " + all)});
+    }
     cells.push_back(level_cell(row.first, 1));
     cells.push_back(level_cell(row.last, 1));
     cells.push_back(row.last ? Line{number(fixed(row.last->pooled.low, 1) + "–" + fixed(row.last->pooled.high, 1), row.last->sources)} : words(""));
@@ -176,12 +217,12 @@ Part results_part(const Facts& facts) {
         refused.push_back({code(run.id), text(": no difference to "), code(run.baseline),
                            text(": " + (row.against ? row.against->refused : "there is no run of it in this series"))});
     }
-    if (any_published) cells.push_back(words(published(run)));
+    if (any_published) cells.push_back(published_cell(run));
     cells.push_back(words(statuses(*row.arm, facts.options)));
     table.rows.push_back(std::move(cells));
   }
   const auto note = [&](const std::string& words) { table.notes.push_back({text(words)}); };
-  note("step 0, " + last + ": accuracy in % after that many training steps" + (several ? ", the mean over the seeds" : ""));
+  note("step 0, " + last + ": accuracy in % after that many training steps" + (several ? ", the mean over the seeds; seeds: those that have an accuracy at the last step" : ""));
   note("95 % interval: Wilson score interval of it" + std::string(several ? ", all seeds' problems taken together; over seeds: Student's t over the seeds' accuracies" : ""));
   if (!tests.empty()) {
     std::string all;
@@ -202,12 +243,13 @@ Part results_part(const Facts& facts) {
   part.blocks.push_back(std::move(table));
   if (!refused.empty()) part.blocks.push_back(List{std::move(refused)});
   static const std::map<std::string, std::string> kCaptions = {
-      {"accuracy", "Accuracy by training step; bars: 95 % Wilson intervals; bands: from the lowest to the highest seed"},
-      {"score", "Mean training score by step; bands: from the lowest to the highest seed"},
+      {"accuracy", "Accuracy by training step; bars: 95 % Wilson intervals over all seeds' problems; bands: from the lowest to the highest seed; in grey: the other panels' curves"},
+      {"score", "Mean training score by step; bands: from the lowest to the highest seed; in grey: the other panels' curves"},
       {"differences", "Differences to the baselines at the last step, with 95 % intervals"},
       {"gradient", "Adapter tensors with a gradient, by layer, as the preflight measured it"},
       {"error", "Quantization error of the weights, by layer"}};
-  for (const Plot& plot : plots(facts.log)) part.blocks.push_back(Picture{plot.name, kCaptions.at(plot.name)});
+  for (const Plot& plot : plots(facts.log))
+    part.blocks.push_back(Picture{plot.name, kCaptions.at(plot.name) + (plot.note.empty() ? "" : ". " + plot.note)});
 
   TableBlock missing;
   missing.caption = "Unfinished, failed, lost and excluded runs";
@@ -222,7 +264,7 @@ Part results_part(const Facts& facts) {
     else if (run.result.state != "succeeded" || judged.word == "unfinished") list(run, judged.word, judged.sentence);
   }
   for (const LoggedRun& run : facts.log.earlier)
-    list(run, run.result.state, "a later run of the same id and seed replaces it" + (run.result.state_detail.empty() ? "" : "; " + run.result.state_detail));
+    list(run, run.result.state, (run.repeats.empty() ? "a later run of the same id and seed replaces it" : "made by assay verify to repeat run " + run.repeats) + (run.result.state_detail.empty() ? "" : "; " + run.result.state_detail));
   if (!missing.rows.empty()) part.blocks.push_back(std::move(missing));
   return part;
 }

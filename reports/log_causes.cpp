@@ -91,7 +91,7 @@ Part best_part(const Facts& facts) {
   claims.heads = {{"figure"}, {"reported", true}, {"computed", true}, {"agrees"}, {"note"}};
   for (const ClaimCheck& check : checks)
     claims.rows.push_back({{text(check.claim->what)},
-                           {text(said(*check.claim, check.claim->said))},
+                           {number(said(*check.claim, check.claim->said), {{0, "", 0, -1, "figure", "as reported" + (facts.log.records_source.empty() ? "" : " in " + facts.log.records_source)}})},
                            {check.computed ? number(said(*check.claim, *check.computed), check.sources) : text("-")},
                            {text(!check.computed ? "-" : check.agrees ? "yes" : "no")},
                            {text(check.claim->note.empty() ? "-" : check.claim->note)}});
@@ -130,7 +130,8 @@ Part formats_part(const Facts& facts) {
         line.push_back(number(fixed(*c.points, 2), both(*a1, *b1)));
         line.push_back(text(" points ("));
         line.push_back(number(fixed(100 * a1->percent.mean / b1->percent.mean, 1) + " %", both(*a1, *b1)));
-        line.push_back(text(" of it; 95 % interval " + fixed(c.interval.low, 1) + " to " + fixed(c.interval.high, 1) + ", " + p_words(c.p) + ", " + c.test + ")"));
+        for (Inline& piece : sourced(" of it; 95 % interval " + fixed(c.interval.low, 1) + " to " + fixed(c.interval.high, 1) + ", " + p_words(c.p) + ", " + c.test + ")", c.sources))
+          line.push_back(std::move(piece));
       } else {
         line.push_back(text(c.refused));
       }
@@ -192,7 +193,8 @@ Part causes_part(const Facts& facts) {
     List list;
     for (const CauseRow& row : facts.causes.rows) {
       if (row.proposed) continue;
-      Line line = {strong(row.cause.name + ": "), text(row.reason + ".")};
+      Line line = {strong(row.cause.name + ": ")};
+      for (Inline& piece : sourced(row.reason + ".", row.contrast.sources)) line.push_back(std::move(piece));
       if (!row.cause.note.empty()) line.push_back(text(" " + row.cause.note));
       for (std::size_t i = 0; i < row.offers.size(); ++i) {
         const Contrast& c = row.offers[i];
@@ -203,7 +205,8 @@ Part causes_part(const Facts& facts) {
         line.push_back(text(" (" + row.offer_reasons[i] + "): "));
         if (c.points) {
           line.push_back(number(points_cell(*c.points) + " points, " + p_words(c.p), c.sources));
-          line.push_back(text(" (95 % interval " + fixed(c.interval.low, 1) + " to " + fixed(c.interval.high, 1) + ", " + c.test + ")"));
+          for (Inline& piece : sourced(" (95 % interval " + fixed(c.interval.low, 1) + " to " + fixed(c.interval.high, 1) + ", " + c.test + ")", c.sources))
+            line.push_back(std::move(piece));
         } else {
           line.push_back(text(c.refused));
         }

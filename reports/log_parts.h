@@ -25,6 +25,11 @@ Part next_part(const Facts& facts);
 std::string points_cell(double points);                    // "+1.6", "0.0", "-4.5"
 std::string joined(const std::vector<std::string>& words); // "a, b and c"
 std::string p_words(double p);                             // "p = .043", "p < .001"
+// A sentence in which every figure has these sources. Digits inside of a word or an id, "95 %" before "interval", and what
+// stands behind "±" (a margin, which is of another pair) are no figures of theirs.
+Line sourced(const std::string& sentence, const std::vector<Source>& sources);
+// "8.11 → 60.88" as somebody reported them for the original of a run.
+Line published_cell(const RunResult& run);
 Line level_cell(const std::optional<Level>& level, int decimals);
 
 }  // namespace assay::report

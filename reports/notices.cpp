@@ -109,9 +109,12 @@ void first_step(const std::vector<Arm>& arms, std::vector<Line>& lines) {
        text(" right over " + std::to_string(counts.size()) + " runs, before any training: a standard deviation of "),
        number(fixed(apart.deviation, 1), sources), text(" problems, where problems drawn anew would give "),
        number(fixed(apart.chance, 1), sources),
-       text(" (chi-square " + fixed(apart.chi_square, 1) + " on " + std::to_string(counts.size() - 1) + " degrees of freedom, p = " +
-            p_value(apart.p) + "). " +
+       text(" (chi-square "), number(fixed(apart.chi_square, 1), sources),
+       text(" on " + std::to_string(counts.size() - 1) + " degrees of freedom, p = "), number(p_value(apart.p), sources),
+       text(std::string("). ") +
             (apart.p < 0.05 ? "That is more than chance: the runs do not start from the same place."
+            : apart.deviation < apart.chance / 3
+                ? "That is far less than chance: the runs start from one model and are asked the same problems, so a difference at the last step comes from training."
                             : "Chance explains all of it: no run starts ahead of another, and a difference of this size at the last step shows nothing."))});
 }
 

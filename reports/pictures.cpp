@@ -5,14 +5,19 @@
 #include <map>
 
 #include "reports/arms.h"
+#include "reports/log_parts.h"
 #include "reports/text.h"
 
 namespace assay::report {
 namespace {
 
-constexpr std::array<const char*, 7> kColours = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"};
-constexpr std::array<int, 7> kMarks = {7, 5, 9, 11, 13, 6, 4};
-constexpr std::size_t kMostCurves = 14;   // more than that nobody tells apart; the table has all
+// Okabe and Ito's, black first; dashes and marks tell them apart in grey.
+constexpr std::array<const char*, 6> kColours = {"#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00"};
+constexpr std::array<const char*, 6> kDashes = {"1", "(9,4)", "(3,3)", "1", "(9,4)", "(3,3)"};
+constexpr std::array<int, 6> kMarks = {7, 5, 9, 6, 4, 8};
+constexpr std::size_t kInPanel = 6;       // more curves than that nobody tells apart: they go to the next panel
+constexpr std::size_t kMostCurves = 60;   // of a series of hundreds; the caption says so, the table has all
+constexpr std::size_t kMostBehind = 24;   // up to so many curves, those of the other panels stand behind each in grey
 
 std::string number(double value) { return shortest(rounded(value)); }
 
@@ -24,29 +29,29 @@ std::string short_label(const std::string& id) {
   return id.substr(0, end) + "…";
 }
 
-std::string look(std::size_t i) {
-  return "lc rgb '" + std::string(kColours[i % kColours.size()]) + "' dt " + std::to_string(1 + i / kColours.size() % 4);
-}
-std::string mark(std::size_t i) { return "pt " + std::to_string(kMarks[i % kMarks.size()]) + " ps 0.9"; }
+std::string colour(std::size_t i) { return "lc rgb '" + std::string(kColours[i % kColours.size()]) + "'"; }
+std::string look(std::size_t i) { return colour(i) + " dt " + kDashes[i % kDashes.size()]; }
+std::string mark(std::size_t i) { return "pt " + std::to_string(kMarks[i % kMarks.size()]) + " ps 0.8"; }
 
-struct Band {
-  double x, middle, low, high;
+struct Point {
+  double x, middle;
+  Interval seeds, bar;    // from the lowest to the highest seed; the interval of the middle
 };
 struct Curve {
   std::string label;
-  std::vector<Band> points;
-  bool band = false;      // several seeds: shown as an area, otherwise as error bars
+  std::vector<Point> points;
+  bool band = false;      // several seeds, as an area
   bool bars = false;
 };
 
-// Curves that are the same to the last digit are one, named by all of them.
-void merge_equal(std::vector<Curve>& curves) {
+// Curves that are the same to the last digit are one; which ones it stands for is said in words.
+std::string merge_equal(std::vector<Curve>& curves) {
   std::vector<Curve> merged;
   std::vector<std::vector<std::string>> names;
   for (Curve& curve : curves) {
     const auto same = std::find_if(merged.begin(), merged.end(), [&](const Curve& other) {
       return std::equal(other.points.begin(), other.points.end(), curve.points.begin(), curve.points.end(),
-                        [](const Band& a, const Band& b) { return a.x == b.x && a.middle == b.middle; });
+                        [](const Point& a, const Point& b) { return a.x == b.x && a.middle == b.middle; });
     });
     if (same != merged.end()) {
       names[static_cast<std::size_t>(same - merged.begin())].push_back(curve.label);
@@ -55,64 +60,114 @@ void merge_equal(std::vector<Curve>& curves) {
     names.push_back({curve.label});
     merged.push_back(std::move(curve));
   }
+  std::string words;
   for (std::size_t i = 0; i < merged.size(); ++i) {
     const auto& all = names[i];
-    merged[i].label = all.size() <= 2 ? all.front() + (all.size() == 2 ? ", " + all.back() : "")
-                                      : all.front() + ", " + all[1] + " and " + std::to_string(all.size() - 2) + " more";
+    if (all.size() == 1) continue;
+    merged[i].label = all.front() + (all.size() == 2 ? ", " + all.back() : " and " + std::to_string(all.size() - 1) + " more");
+    if (all.size() > 2) words += (words.empty() ? "" : "; ") + merged[i].label + ": " + joined(all);
   }
   curves = std::move(merged);
+  return words;
 }
 
-std::string curves_body(std::vector<Curve> curves, const std::string& x, const std::string& y, bool dodge) {
-  if (curves.size() > kMostCurves) curves.resize(kMostCurves);
+// One panel, or several with the same axes when there are more curves than one can hold.
+Plot curves_plot(const std::string& name, std::vector<Curve> curves, const std::string& x, const std::string& y, bool dodge,
+                 const std::string& before = "") {
+  if (curves.empty()) return {};
+  Plot plot;
+  plot.name = name;
+  if (curves.size() > kMostCurves) {
+    plot.note = "the first " + std::to_string(kMostCurves) + " of " + std::to_string(curves.size()) + " are drawn";
+    curves.resize(kMostCurves);
+  }
+  const std::size_t count = curves.size(), panels = (count + kInPanel - 1) / kInPanel;
+  const std::size_t each = (count + panels - 1) / panels, columns = std::min<std::size_t>(panels, panels == 4 ? 2 : 3), rows = (panels + columns - 1) / columns;
   double low = 0, high = 0, top = 0;
   for (const Curve& curve : curves)
-    for (const Band& point : curve.points) {
+    for (const Point& point : curve.points) {
       low = std::min(low, point.x);
       high = std::max(high, point.x);
-      top = std::max(top, point.high);
+      top = std::max({top, point.middle, point.seeds.high, point.bar.high});
     }
-  const double step = dodge ? (high - low) * 0.006 : 0;
-  std::string data, plot;
-  for (std::size_t i = 0; i < curves.size(); ++i) {
-    const std::string block = "$c" + std::to_string(i);
-    data += block + " << EOD\n";
-    const double shift = step * (static_cast<double>(i) - static_cast<double>(curves.size() - 1) / 2);
-    for (const Band& point : curves[i].points)
-      data += number(point.x + shift) + " " + number(point.middle) + " " + number(point.low) + " " + number(point.high) + "\n";
+  const double step = dodge ? (high - low) * 0.012 : 0;
+  std::string data;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t inside = std::min(each, count - i / each * each);
+    const double shift = step * (static_cast<double>(i % each) - static_cast<double>(inside - 1) / 2);
+    data += "$c" + std::to_string(i) + " << EOD\n";
+    for (const Point& point : curves[i].points)
+      data += number(point.x + shift) + " " + number(point.middle) + " " + number(point.seeds.low) + " " + number(point.seeds.high) + " " +
+              number(point.bar.low) + " " + number(point.bar.high) + "\n";
     data += "EOD\n";
-    const auto add = [&](const std::string& what) { plot += (plot.empty() ? "plot " : ", \\\n     ") + block + " " + what; };
-    if (curves[i].band) add("using 1:3:4 with filledcurves fs transparent solid 0.18 noborder lc rgb '" + std::string(kColours[i % kColours.size()]) + "' notitle");
-    if (curves[i].bars) add("using 1:2:3:4 with yerrorbars pt -1 lw 1 lc rgb '" + std::string(kColours[i % kColours.size()]) + "' notitle");
-    add("using 1:2 with linespoints lw 1.6 " + look(i) + " " + mark(i) + " title " + gnuplot_quoted(short_label(curves[i].label)));
   }
   const double margin = (high - low) * 0.04 + (high == low ? 1 : 0);
-  return data + "set xlabel " + gnuplot_quoted(x) + "\nset ylabel " + gnuplot_quoted(y) + "\nset xrange [" + number(low - margin) +
-         ":" + number(high + margin) + "]\nset yrange [0:" + number(top > 0 ? top * 1.06 : 1) +
-         "]\nset grid ytics lc rgb '#dddddd' lw 1 dt 1\nset key outside right center Left reverse samplen 3 spacing 1.15\n" + plot + "\n";
+  std::string& body = plot.body;
+  body = data + before + "set xrange [" + number(low - margin) + ":" + number(high + margin) + "]\nset yrange [0:" + number(top > 0 ? top * 1.06 : 1) +
+         "]\nset grid ytics lt 1 dt solid lc rgb '#cccccc' lw 0.75\n";
+  const std::size_t lines = panels == 1 ? 0 : (each + 1) / 2;   // of the key above each panel
+  if (panels == 1) {
+    plot.height = 440;
+    body += "set key outside right center Left reverse samplen 3 spacing 1.15\n";
+  } else {
+    // In pixels: what is above a panel (its key), the panel, what is below it; left and right of all.
+    const int above = 14 + 19 * static_cast<int>(lines), panel = columns == 2 ? 260 : 230, below = 58, left = 76, right = 14;
+    plot.width = 1040;
+    plot.height = static_cast<int>(rows) * (above + panel + below);
+    const auto share = [](int pixels, int of) { return number(static_cast<double>(pixels) / of); };
+    body += "set multiplot layout " + std::to_string(rows) + "," + std::to_string(columns) + " margins " + share(left, plot.width) + "," +
+            share(plot.width - right, plot.width) + "," + share(below, plot.height) + "," + share(plot.height - above, plot.height) +
+            " spacing " + share(46, plot.width) + "," + share(above + below, plot.height) +
+            "\nset key at graph 0, graph 1.03 left bottom Left reverse vertical maxrows " + std::to_string(lines) + " samplen 2.5 spacing 1.1\n";
+  }
+  for (std::size_t p = 0; p < panels; ++p) {
+    body += "set xlabel " + gnuplot_quoted(p + columns >= panels ? x : "") + "\nset ylabel " + gnuplot_quoted(p % columns == 0 ? y : "") + "\n";
+    std::string drawn;
+    const auto add = [&](const std::string& what) { drawn += (drawn.empty() ? "plot " : ", \\\n     ") + what; };
+    const std::size_t begin = p * each, end = std::min(count, begin + each);
+    if (panels > 1 && count <= kMostBehind)
+      for (std::size_t i = 0; i < count; ++i)
+        if (i < begin || i >= end) add("$c" + std::to_string(i) + " using 1:2 with lines lw 1 lc rgb '#d5d5d5' notitle");
+    for (std::size_t i = begin; i < end; ++i)
+      if (curves[i].band) add("$c" + std::to_string(i) + " using 1:3:4 with filledcurves fs transparent solid 0.18 noborder " + colour(i - begin) + " notitle");
+    for (std::size_t i = begin; i < end; ++i)
+      if (curves[i].bars) add("$c" + std::to_string(i) + " using 1:2:5:6 with yerrorbars pt -1 lw 1 " + colour(i - begin) + " notitle");
+    for (std::size_t i = begin; i < end; ++i)
+      add("$c" + std::to_string(i) + " using 1:2 with linespoints lw 1.6 " + look(i - begin) + " " + mark(i - begin) + " title " +
+          gnuplot_quoted(short_label(curves[i].label)));
+    body += drawn + "\n";
+  }
+  if (panels > 1) body += "unset multiplot\n";
+  return plot;
 }
 
 Plot accuracy_plot(const std::vector<Arm>& arms) {
   std::vector<Curve> curves;
   for (const Arm& arm : arms) {
     std::map<std::int64_t, std::vector<const EvalPoint*>> by_step;
+    bool other = false;
     for (const LoggedRun* run : arm.runs)
       for (const EvalPoint& point : run->evaluations)
-        if (point.problems > 0) by_step[point.step].push_back(&point);
-    Curve curve{arm.id, {}, arm.runs.size() > 1, arm.runs.size() == 1};
+        if (point.problems > 0) {
+          by_step[point.step].push_back(&point);
+          other |= under_other_quant(point);
+        }
+    Curve curve{arm.id + (other ? " ‡" : ""), {}, arm.runs.size() > 1, true};
     for (const auto& [step, points] : by_step) {
       std::vector<double> values;
-      for (const EvalPoint* point : points) values.push_back(percent_of(*point));
-      const Interval wide = wilson(points.front()->correct, points.front()->problems);
+      std::int64_t correct = 0, problems = 0;
+      for (const EvalPoint* point : points) {
+        values.push_back(percent_of(*point));
+        correct += point->correct;
+        problems += point->problems;
+      }
+      const Interval wide = wilson(correct, problems);
       const auto [least, most] = std::minmax_element(values.begin(), values.end());
-      const bool one = values.size() == 1;
-      curve.points.push_back({static_cast<double>(step), mean_of(values).mean, one ? 100 * wide.low : *least, one ? 100 * wide.high : *most});
+      curve.points.push_back({static_cast<double>(step), mean_of(values).mean, {*least, *most}, {100 * wide.low, 100 * wide.high}});
     }
     if (!curve.points.empty()) curves.push_back(std::move(curve));
   }
-  if (curves.empty()) return {};
-  const std::size_t count = curves.size();
-  return {"accuracy", curves_body(std::move(curves), "training step", "accuracy on the test problems, %", true), 960, count > 12 ? 560 : 480};
+  return curves_plot("accuracy", std::move(curves), "training step", "test accuracy, %", true);
 }
 
 Plot score_plot(const std::vector<Arm>& arms) {
@@ -125,14 +180,14 @@ Plot score_plot(const std::vector<Arm>& arms) {
     Curve curve{arm.id, {}, arm.runs.size() > 1, false};
     for (const auto& [step, values] : by_step) {
       const auto [least, most] = std::minmax_element(values.begin(), values.end());
-      curve.points.push_back({static_cast<double>(step), mean_of(values).mean, *least, *most});
+      const double mean = mean_of(values).mean;
+      curve.points.push_back({static_cast<double>(step), mean, {*least, *most}, {mean, mean}});
     }
     two |= curve.points.size() > 1;
     if (!curve.points.empty()) curves.push_back(std::move(curve));
   }
   if (!two) return {};
-  const std::size_t count = curves.size();
-  return {"score", curves_body(std::move(curves), "training step", "mean training score, %", false), 960, count > 12 ? 560 : 480};
+  return curves_plot("score", std::move(curves), "training step", "mean training score, %", false);
 }
 
 Plot layer_plot(const std::vector<Arm>& arms, const std::string& name, const std::string& y,
@@ -142,12 +197,14 @@ Plot layer_plot(const std::vector<Arm>& arms, const std::string& name, const std
     std::vector<double> kept;
     const std::vector<double>& values = values_of(arm.any(), kept);
     Curve curve{arm.id, {}, false, false};
-    for (std::size_t i = 0; i < values.size(); ++i) curve.points.push_back({static_cast<double>(i), values[i], values[i], values[i]});
+    for (std::size_t i = 0; i < values.size(); ++i)
+      curve.points.push_back({static_cast<double>(i), values[i], {values[i], values[i]}, {values[i], values[i]}});
     if (!curve.points.empty()) curves.push_back(std::move(curve));
   }
-  if (curves.empty()) return {};
-  merge_equal(curves);
-  return {name, "set xtics 1\n" + curves_body(std::move(curves), "decoder layer", y, false), 960, 420};
+  const std::string same = merge_equal(curves);
+  Plot plot = curves_plot(name, std::move(curves), "decoder layer", y, false, "set xtics 1\n");
+  if (!same.empty()) plot.note += (plot.note.empty() ? "" : "; ") + same;
+  return plot;
 }
 
 const std::vector<double>& coverage(const LoggedRun& run, std::vector<double>& kept) {
@@ -177,9 +234,9 @@ Plot forest_plot(const std::vector<Arm>& arms) {
   const double margin = std::max(1.0, (high - low) * 0.05);
   std::string body = "$d << EOD\n" + data + "EOD\nset ytics (" + tics + ")\nset xlabel 'difference in accuracy at the last step, percentage points (95 % interval)'\n"
                      "set xrange [" + number(low - margin) + ":" + number(high + margin) + "]\nset yrange [" + std::to_string(-rows) +
-                     ".6:-0.4]\nset grid xtics lc rgb '#dddddd' lw 1 dt 1\nset arrow 1 from first 0, graph 0 to first 0, graph 1 nohead lc rgb '#444444' dt 2 lw 1\nunset key\n"
+                     ".6:-0.4]\nset grid xtics lt 1 dt solid lc rgb '#cccccc' lw 0.75\nset arrow 1 from first 0, graph 0 to first 0, graph 1 nohead lc rgb '#444444' dt 2 lw 1\nunset key\n"
                      "plot $d using 1:2:3:4 with xerrorbars pt 7 ps 0.9 lw 1.6 lc rgb '#0072B2'\n";
-  return {"differences", body, 960, 90 + 30 * rows};
+  return {"differences", body, "", 960, 90 + 30 * rows};
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace assay::report {
 struct Plot {
   std::string name;      // accuracy, score, differences, gradient, error
   std::string body;      // everything but terminal and output
+  std::string note;      // for its caption: what is not drawn, which curves coincide
   int width = 960, height = 480;
 };
 

@@ -40,6 +40,7 @@ struct LoggedRun {
   std::string assay_commit, environment;  // one line each
   std::string folder;                     // where its log lies
   std::string started;                    // ISO 8601 UTC; empty: never
+  std::string repeats;                    // the number of the run that `assay verify` made it of; empty: it was not
   std::string excluded;                   // why it is left out of the comparisons; empty: it is not
   std::optional<double> seconds_per_step; // mean
   std::vector<LayerCount> coverage;       // by layer, of the preflight; empty: not known
@@ -68,7 +69,8 @@ struct SeriesLog {
   double success_accuracy = 50, cause_margin = 0.10;
   std::vector<DeclaredCause> causes;
   std::vector<LoggedRun> runs;            // the latest of each id and seed, in the series' order
-  std::vector<LoggedRun> earlier;         // superseded by a later one of the same id and seed, by number
+  // By number: superseded by a later one of the same id and seed; or, where its `repeats` says so, made by `assay verify`.
+  std::vector<LoggedRun> earlier;
   std::vector<std::string> not_run;       // ids of the series that have no run
   // Of imported records.
   std::string records_source, quant_note, test_name;

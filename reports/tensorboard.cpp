@@ -113,6 +113,7 @@ std::string export_tensorboard(const ExportedRun& run) {
   std::string texts, summary = event(begin, 0);
   if (!run.hypothesis.empty()) bytes(texts, 1, text("hypothesis", run.hypothesis));
   bytes(texts, 1, text("configuration", configuration(run)));
+  if (const std::string words = other_quant_words(run); !words.empty()) bytes(texts, 1, text("eval/accuracy measured otherwise", words));
   bytes(summary, 5, texts);
   record(file, summary);
 

@@ -18,7 +18,8 @@ std::string tex_line(const Line& line) {
 }
 
 std::string table_text(const TableBlock& table, const std::string& caption) {
-  std::string all = "\\begin{table}\n\\centering\n\\caption{" + tex_escape(caption) + "}\n\\begin{tabular}{";
+  std::string all = "\\begin{table}\n\\centering\n\\caption{" + tex_escape(caption) +
+                    "}\n\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n\\begin{tabular}{";
   for (const auto& head : table.heads) all += head.right ? 'r' : 'l';
   all += "}\n\\toprule\n";
   for (std::size_t i = 0; i < table.heads.size(); ++i) all += (i > 0 ? " & " : "") + tex_escape(table.heads[i].words);
@@ -28,7 +29,7 @@ std::string table_text(const TableBlock& table, const std::string& caption) {
     for (std::size_t i = 0; i < row.size(); ++i) all += (i > 0 ? " & " : "{}") + tex_line(row[i]);
     all += " \\\\\n";
   }
-  all += "\\bottomrule\n\\end{tabular}\n";
+  all += "\\bottomrule\n\\end{tabular}}\n";
   if (!table.notes.empty()) {
     all += "\n\\smallskip\\footnotesize\n";
     for (const Line& note : table.notes) all += tex_line(note) + "\\par\n";
@@ -39,7 +40,7 @@ std::string table_text(const TableBlock& table, const std::string& caption) {
 }  // namespace
 
 std::string to_tex(const Document& document, const Templates& templates) {
-  std::string out = "% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}. Written by assay report.\n\n";
+  std::string out = "% Needs \\usepackage{booktabs}, \\usepackage{graphicx} and \\usepackage[T1]{fontenc}. Written by assay report.\n\n";
   for (const Part* part : ordered(document, templates)) {
     std::string rendered, heading = document.title;
     for (const Block& block : part->blocks) {

@@ -95,14 +95,17 @@ std::vector<report::GridRun> grid_runs(const Registry& registry, const std::vect
   return runs;
 }
 
-report::Document problem_pairs(const Registry& registry, const RunRow& first, const RunRow& second, std::int64_t step) {
+Problems problem_pairs(const Registry& registry, const RunRow& first, const RunRow& second, std::int64_t step) {
   const auto name = [](const RunRow& row) { return "run " + std::to_string(row.number) + " (" + row.run + ")"; };
   std::set<std::int64_t> steps;
   const auto a = registry.evaluations(first.number, false), b = registry.evaluations(second.number, false);
   const registry::Evaluation *one = nullptr, *two = nullptr;
   for (const auto& x : a)
     for (const auto& y : b)
-      if (x.step == y.step && (step < 0 || x.step == step)) one = &x, two = &y;
+      if (x.step == y.step) {
+        steps.insert(x.step);
+        if (step < 0 || x.step == step) one = &x, two = &y;
+      }
   if (one == nullptr)
     throw UserError(kNoSuchRun, "problems: " + name(first) + " and " + name(second) + " have no evaluation at the same step" +
                                     (step < 0 ? "" : " " + std::to_string(step)) + "; `assay compare " + std::to_string(first.number) + " " +
@@ -137,10 +140,10 @@ report::Document problem_pairs(const Registry& registry, const RunRow& first, co
     const auto found = pairs.find(line.at("index").get<std::int64_t>());
     if (found != pairs.end()) found->second.second = answer_of(line);
   }
-  std::vector<report::ProblemPair> all;
-  for (auto& [index, pair] : pairs) all.push_back(std::move(pair));
   const auto label = [&](const RunRow& row) { return first.run == second.run ? row.run + " (" + std::to_string(row.number) + ")" : row.run; };
-  return report::problems_document(label(first), label(second), one->step, all);
+  Problems problems{label(first), label(second), one->step, {steps.begin(), steps.end()}, {}};
+  for (auto& [index, pair] : pairs) problems.pairs.push_back(std::move(pair));
+  return problems;
 }
 
 }  // namespace assay::runner

@@ -77,7 +77,7 @@ class TerminalView : public ProgressView {
                       cut(ended && run->row.state.kind != StateKind::succeeded ? state_text(run->row.state)
                                                                                : registry::name(run->row.state.kind),
                           44),
-                      steps_text(run->progress), score_text(run->progress), percent(run->progress.accuracy),
+                      steps_text(run->progress), score_text(run->progress), accuracy_text(run->progress, run->evaluations),
                       ended && run->row.started > 0 ? "took " + duration(run->row.ended - run->row.started)
                       : left                        ? duration(*left)
                                                     : "-"});
@@ -146,12 +146,14 @@ class PlainView : public ProgressView {
           print(name + "step " + std::to_string(evaluation.step) +
                 (run.progress.total_steps > 0 ? " of " + std::to_string(run.progress.total_steps) : "") +
                 ", accuracy " +
-                percent(static_cast<double>(evaluation.correct) / static_cast<double>(evaluation.problems)) + " (" +
-                std::to_string(evaluation.correct) + " of " + std::to_string(evaluation.problems) + ")");
+                percent(static_cast<double>(evaluation.correct) / static_cast<double>(evaluation.problems)) +
+                (evaluation.quant == evaluation.trained_quant ? "" : "‡") + " (" + std::to_string(evaluation.correct) + " of " +
+                std::to_string(evaluation.problems) +
+                (evaluation.quant == evaluation.trained_quant ? "" : ", measured under " + evaluation.quant) + ")");
       if (registry::is_final(kind) && !told.ended) {
         std::string line = name + state_text(run.row.state);
         if (kind == StateKind::succeeded && run.progress.accuracy)
-          line += ", accuracy " + percent(run.progress.accuracy);
+          line += ", accuracy " + accuracy_text(run.progress, run.evaluations);
         if (started) line += ", after " + duration(run.row.ended - run.row.started);
         print(line);
         told.ended = true;

@@ -187,6 +187,7 @@ report::LoggedRun logged(const Registry& registry, const RunRow& row, const json
   if (row.started > 0) run.started = iso_time(row.started);
   const json labels = document.value("labels", json::object());
   run.excluded = text(labels, "excluded");
+  run.repeats = text(labels, "verifies");
   const auto layers = get<std::int64_t>(json::parse(row.derived_json), "layers", -1);
   if (const auto doctor = registry.document(row.number, "doctor")) take_coverage(json::parse(*doctor), layers, run);
   if (const auto report = registry.document(row.number, "quant-report")) take_errors(json::parse(*report), layers, run);
@@ -307,10 +308,14 @@ report::SeriesLog series_log(const Registry& registry, const std::string& id) {
   filter.series = id;
   std::map<std::pair<std::string, std::int64_t>, std::int64_t> latest;
   const std::vector<RunRow> rows = registry.runs(filter);
-  for (const RunRow& run : rows) {
-    std::int64_t& newest = latest[{run.run, run.seed}];
-    newest = std::max(newest, run.number);
-  }
+  // A run of `assay verify` says something about the one it repeats and stands in its place only where there is no other.
+  const auto verifies = [](const RunRow& run) { return run.run_json.find("\"verifies\":") != std::string::npos; };
+  for (const bool repeats : {false, true})
+    for (const RunRow& run : rows)
+      if (verifies(run) == repeats) {
+        const auto [place, fresh] = latest.emplace(std::pair(run.run, run.seed), run.number);
+        if (!fresh && !repeats) place->second = std::max(place->second, run.number);
+      }
   std::map<std::string, std::size_t> order;   // the series' own; what it does not know comes after, by number
   if (const auto runs = series.find("runs"); runs != series.end())
     for (const json& entry : *runs) order.emplace(text(entry, "id"), order.size());

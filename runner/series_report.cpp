@@ -87,7 +87,7 @@ std::string series_report_html(const registry::Registry& registry, const std::st
     const std::vector<std::string> svgs = draw(plots, "svg");
     for (std::size_t i = 0; i < plots.size(); ++i) drawn[plots[i].name] = svgs[i];
   }
-  return report::to_html_fragment(report::series_document(log), drawn);
+  return report::to_html(report::series_document(log), drawn);
 }
 
 report::Templates read_templates(const fs::path& folder) {

@@ -15,8 +15,8 @@ namespace assay::runner {
 // it refuses a script.
 std::vector<std::string> draw(const std::vector<report::Plot>& plots, const std::string& terminal);
 
-// The whole log of a series as HTML without <html> (report::html_style() has its classes); pictures inside. `pictures` off:
-// without them, in a few milliseconds. Throws UserError when there is no such series.
+// The whole log of a series as one HTML page, pictures inside. `pictures` off: without them. Throws UserError when there is
+// no such series.
 std::string series_report_html(const registry::Registry& registry, const std::string& series, bool pictures = true);
 
 // Template files of a folder, by name; those that mean nothing are named in the error (UserError, kRefused).

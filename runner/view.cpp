@@ -78,6 +78,17 @@ std::string percent(const std::optional<double>& share) {
   return text;
 }
 
+bool other_quant(const std::vector<registry::Evaluation>& evaluations) {
+  return !evaluations.empty() && evaluations.back().quant != evaluations.back().trained_quant;
+}
+
+std::string accuracy_text(const Progress& progress, const std::vector<registry::Evaluation>& evaluations) {
+  return percent(progress.accuracy) + (progress.accuracy && other_quant(evaluations) ? "‡" : "");
+}
+
+const char* const kOtherQuantNote =
+    "‡ measured under another quantization than the run is trained under, or under one that is not known\n";
+
 std::string duration(double seconds) {
   const auto whole = static_cast<long long>(std::llround(std::max(0.0, seconds)));
   char text[64];

@@ -21,6 +21,12 @@ std::string label(const registry::RunRow& row);
 std::string state_text(const registry::State& state);
 // "61.3 %", "-"
 std::string percent(const std::optional<double>& share);
+// Whether the last of these was measured under another quantization than its run is trained under, or an unknown one.
+bool other_quant(const std::vector<registry::Evaluation>& evaluations);
+// The accuracy so far; with ‡ where that is so: "61.3 %‡".
+std::string accuracy_text(const registry::Progress& progress, const std::vector<registry::Evaluation>& evaluations);
+// What ‡ means, a line.
+extern const char* const kOtherQuantNote;
 // "12 s", "3 min 05 s", "2 h 04 min"
 std::string duration(double seconds);
 // Seconds still to go by the pace so far; nothing until there is one.

@@ -4,6 +4,7 @@ import {get} from './api.js';
 import {heading, live} from './app.js';
 import {Chart, palette} from './charts.js';
 import {comparison, rule} from './table.js';
+import {problems} from './problems.js';
 
 const mostCurves = 8;
 
@@ -54,7 +55,8 @@ export async function show(main) {
     // Colours belong to the runs whose curves are drawn, the first few of the table.
     const colors = palette().slice(0, mostCurves), drawn = table.rows.slice(0, mostCurves).map((row) => row.run);
     const curves = h('div');
-    fill(body, comparison(table, {pinned: view.baseline, colors, pin: (id) => { view.baseline = id; draw(); }}), rule(table), h('h2', {}, 'Curves'), curves);
+    fill(body, comparison(table, {pinned: view.baseline, colors, pin: (id) => { view.baseline = id; draw(); }}), rule(table),
+      h('h2', {}, 'Curves'), curves, h('h2', {}, 'Problems gained and lost'), problems(table.rows, view.baseline));
     await drawCurves(curves, table, drawn);
   }
 
@@ -73,7 +75,7 @@ export async function show(main) {
       picture.set(measured.map((each) => {
         const row = table.rows.find((other) => other.run === each.run);
         const label = `${row.id} s${row.seed}`;
-        if (accuracy) return {label, steps: each.evaluations.map((e) => e.step), values: each.evaluations.map((e) => e.problems > 0 ? 100 * e.correct / e.problems : null)};
+        if (accuracy) return {label: label + (each.evaluations.some((e) => e.quant !== e.trained_quant) ? ' ‡' : ''), steps: each.evaluations.map((e) => e.step), values: each.evaluations.map((e) => e.problems > 0 ? 100 * e.correct / e.problems : null)};
         return {label, steps: each.steps, values: each.values[view.metric] || each.steps.map(() => null)};
       }));
     }

@@ -75,6 +75,11 @@ export function pValue(p) {
   return p < 0.001 ? '<.001' : p.toFixed(3).replace(/^0/, '');
 }
 
+// An accuracy that was measured under another quantization than the run is trained under.
+export function mark(other) {
+  return other ? h('sup.other', {title: 'measured under another quantization than trained under, or under one that is not known'}, '‡') : null;
+}
+
 // A state or a status: always its word, with a mark before it; never by colour alone.
 export function badge(word, detail) {
   return h('span.badge.' + word, {title: detail || null}, word);

@@ -1,5 +1,5 @@
 // One run: where it stands, what was changed, its curves, answers, findings, log and configuration.
-import {h, fill, put, badge, bar, percent, number, duration, took, when, plural, empty} from './dom.js';
+import {h, fill, put, badge, bar, mark, percent, number, duration, took, when, plural, empty} from './dom.js';
 import {get, act} from './api.js';
 import {app, live, heading, now, problem} from './app.js';
 import {Chart} from './charts.js';
@@ -90,7 +90,7 @@ function standing(element, run) {
     h('dl.facts', {},
       cell('State', badge(run.state)),
       cell('Step', run.step === null ? '–' : `${run.step} of ${run.total_steps ?? '?'}`),
-      cell('Accuracy', percent(run.accuracy), run.accuracy === null ? null : h('span.unit', {}, ' %')),
+      cell('Accuracy', percent(run.accuracy), mark(run.accuracy !== null && run.accuracy_other_quant), run.accuracy === null ? null : h('span.unit', {}, ' %')),
       cell('Score', number(run.score, 3)),
       cell(run.ended ? 'Took' : 'For', run.started ? took(run, now()) : '–'),
       cell(run.ended ? 'Ended' : 'Left', run.ended ? when(run.ended) : run.state === 'running' && run.time_left !== null ? duration(run.time_left) : '–')),
@@ -104,7 +104,7 @@ function change(run) {
   const baseline = run.baseline ? (run.baseline_number ? h('a', {href: `/run/${run.baseline_number}`}, run.baseline) : run.baseline) : null;
   return h('div.change', {},
     run.hypothesis ? h('p.hypothesis', {}, run.hypothesis) : null,
-    typeof run.change === 'string' && run.change ? h('p', {}, run.change) : null,
+    typeof run.change === 'string' && run.change && !changed.every(([key, text]) => run.change.includes(`${key}: ${text}`)) ? h('p', {}, run.change) : null,
     changed.length ? h('table.plain', {},
       h('caption', {}, 'What changed', baseline ? [' against ', baseline] : null),
       h('tbody', {}, changed.map(([key, text]) => {
@@ -142,8 +142,10 @@ function curves(measured, against, run) {
       grid.prepend(accuracy.element);
       accuracyShown = true;
     }
-    const all = [{label: `${run.run} s${run.seed}`, ...accuracies(evaluated)}];
-    if (against?.evaluations.length) all.push({label: `${run.baseline}, the baseline`, ...accuracies(against.evaluations), baseline: true});
+    const otherwise = (rows) => rows.some((row) => row.quant !== row.trained_quant) ? ' ‡' : '';
+    const all = [{label: `${run.run} s${run.seed}${otherwise(evaluated)}`, ...accuracies(evaluated)}];
+    accuracy.unit = `%${otherwise(evaluated)}`;
+    if (against?.evaluations.length) all.push({label: `${run.baseline}, the baseline${otherwise(against.evaluations)}`, ...accuracies(against.evaluations), baseline: true});
     accuracy.set(all);
   }
   function add(key) {

@@ -1,5 +1,5 @@
 // The queue and everything that has ended: a list of any length, of which the browser holds what is seen.
-import {h, fill, put, badge, bar, percent, number, took, duration, thousands, plural, empty} from './dom.js';
+import {h, fill, put, badge, bar, mark as otherwise, percent, number, took, duration, thousands, plural, empty} from './dom.js';
 import {get, act} from './api.js';
 import {app, live, heading, now, problem} from './app.js';
 
@@ -160,7 +160,7 @@ export async function show(main) {
     const properties = {role: 'row', id: `row-${index}`, 'aria-rowindex': String(index + 2)};
     if (!data) return h('div.row.loading', properties, h('span.cell.run', {role: 'gridcell'}, ' '));
     const share = data.total_steps > 0 && data.step !== null ? data.step / data.total_steps : 0;
-    const time = data.state === 'running' && data.time_left !== null ? `${duration(data.time_left)} left`
+    const time = data.state === 'running' && data.time_left !== null ? `${data.time_left < 90 ? duration(data.time_left) : data.time_left < 5400 ? `${Math.round(data.time_left / 60)} min` : `${Math.round(data.time_left / 3600)} h`} left`
                : data.started ? took(data, now()) : '–';
     const why = [data.held ? 'paused' : '', data.waits_for ? `waits for ${data.waits_for}` : data.detail].filter(Boolean).join('; ');
     return h('div.row', {...properties, onclick: (event) => {
@@ -175,7 +175,7 @@ export async function show(main) {
       h('span.cell.state', {role: 'gridcell'}, badge(data.state, why), why ? h('span.why', {title: why}, why) : null),
       h('span.cell.step', {role: 'gridcell'}, data.step === null ? h('span.none', {}, '–') : [bar(data.state === 'succeeded' ? 1 : share), h('span', {}, `${data.step}/${data.total_steps ?? '?'}`)]),
       h('span.cell.num.score', {role: 'gridcell'}, data.score === null ? h('span.none', {}, '–') : number(data.score, 3)),
-      h('span.cell.num.accuracy', {role: 'gridcell'}, data.accuracy === null ? h('span.none', {}, '–') : [percent(data.accuracy), h('span.unit', {}, ' %')]),
+      h('span.cell.num.accuracy', {role: 'gridcell'}, data.accuracy === null ? h('span.none', {}, '–') : [percent(data.accuracy), otherwise(data.accuracy_other_quant), h('span.unit', {}, ' %')]),
       h('span.cell.time', {role: 'gridcell'}, time));
   }
 

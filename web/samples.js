@@ -25,12 +25,12 @@ export function samples(run) {
     }
     if (mine !== request) return;
     const choice = h('select', {'aria-label': 'Evaluation', onchange: (event) => { step = Number(event.target.value); latest = step === rows[rows.length - 1].step; offset = 0; draw(); }},
-      rows.map((row) => h('option', {value: row.step, selected: row.step === step}, `Step ${row.step}: ${percent(row.problems > 0 ? row.correct / row.problems : null)} %`)));
+      rows.map((row) => h('option', {value: row.step, selected: row.step === step}, `Step ${row.step}: ${percent(row.problems > 0 ? row.correct / row.problems : null)} %${row.quant !== row.trained_quant ? '‡' : ''}`)));
     const counts = found.counts || {};
     const chip = (word, label, count) => h('button.chip', {type: 'button', 'aria-pressed': String(outcome === word), onclick: () => { outcome = word; offset = 0; draw(); }}, label, h('span.count', {}, count));
     fill(tools, choice, found.samples ? h('div.chips', {role: 'group', 'aria-label': 'Outcome'}, chip('', 'All', found.problems),
       Object.entries(words).filter(([word]) => counts[word]).map(([word, label]) => chip(word, label, counts[word]))) : null,
-      h('span.note', {}, found.quant ? `measured under ${found.quant}` : ''));
+      h('span.note', {}, found.quant ? `${found.quant !== found.trained_quant ? '‡ ' : ''}measured under ${found.quant}${found.quant !== found.trained_quant ? `, trained under ${found.trained_quant}` : ''}` : ''));
     if (!found.samples) return fill(body, empty('The single answers are not there.', found.missing));
     fill(body, found.questions ? h('p.note', {}, found.questions) : null,
       h('ol.samples', {}, found.samples.map((sample) => h('li', {},

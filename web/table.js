@@ -1,10 +1,10 @@
 // The comparison table, on the compare page and on that of a series.
-import {h, svg, badge, percent, pValue} from './dom.js';
+import {h, svg, badge, mark, percent, pValue} from './dom.js';
 
 const share = (point) => point && point.problems > 0 ? point.correct / point.problems : null;
 const accuracy = (point) => share(point) === null ? h('span.none', {}, '–')
   : h('span', {title: `${point.correct} of ${point.problems}, measured under ${point.quant || 'unknown'}, trained under ${point.trained_quant || 'unknown'}`},
-      percent(share(point)), point.quant && point.trained_quant && point.quant !== point.trained_quant ? h('sup', {title: 'measured under another quantization than trained under'}, '‡') : null);
+      percent(share(point)), mark(point.quant !== point.trained_quant));
 
 // The interval as a line on a scale from 0 to 100 %, the accuracy as a dot on it.
 function whisker(interval, point) {
@@ -63,5 +63,5 @@ export function swatch(value) {
 }
 
 export function rule(document) {
-  return h('p.note', {}, `Accuracies in %. Status: ${document.rule}. Difference in percentage points to the run of the same seed; p by the exact McNemar test on the same problems.`);
+  return h('p.note', {}, `Accuracies in %. Status: ${document.rule}. Difference in percentage points to the run of the same seed; p by the exact McNemar test on the same problems.${document.rows.some((row) => [row.first, row.last].some((point) => point && point.quant !== point.trained_quant)) ? ' ‡: measured under another quantization than trained under, or under one that is not known.' : ''}`);
 }

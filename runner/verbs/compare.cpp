@@ -91,7 +91,8 @@ std::function<int()> setup_compare(CLI::App& app) {
       if (rows.size() != 2 || options->steps.size() > 1)
         throw UserError(kUsage, "--problems: two runs are compared at one step, and " + std::to_string(rows.size()) +
                                     " were named; write for example `assay compare 17 18 --problems --steps 20`");
-      text = written(problem_pairs(registry, rows[0], rows[1], options->steps.empty() ? -1 : options->steps[0]), *options);
+      const Problems problems = problem_pairs(registry, rows[0], rows[1], options->steps.empty() ? -1 : options->steps[0]);
+      text = written(report::problems_document(problems.first, problems.second, problems.step, problems.pairs), *options);
       std::fwrite(text.data(), 1, text.size(), stdout);
       return static_cast<int>(kOk);
     }

@@ -21,8 +21,11 @@ std::function<int()> setup_import(CLI::App& app) {
   add_json_flag(*records, options->json);
   CLI::App* verl = app.add_subcommand("verl", "console logs of verl, each run in them as a run");
   const std::function<int()> import_verl = setup_import_verl(*verl);
-  return [options, verl, import_verl] {
+  CLI::App* mlflow = app.add_subcommand("mlflow", "runs of an MLflow server, to compare with");
+  const std::function<int()> import_mlflow = setup_import_mlflow(*mlflow);
+  return [options, verl, import_verl, mlflow, import_mlflow] {
     if (verl->parsed()) return import_verl();
+    if (mlflow->parsed()) return import_mlflow();
     const ImportResult result = import_records(user_paths(), options->file);
     if (options->json) {
       std::printf("%s\n", dump({{"added", result.added}, {"present", result.present}}).c_str());

@@ -122,11 +122,13 @@ std::function<int()> setup_tag(CLI::App& app) {
   struct Options {
     Common common;
     std::vector<std::string> tags;
+    std::string why;
     bool remove = false;
   };
   const auto options = std::make_shared<Options>();
   add_common(app, options->common, "a series or a run");
   app.add_option("TAG", options->tags, "words without spaces; without any, the tags are listed");
+  app.add_option("--why", options->why, "why, in a sentence; reports leave a run tagged `excluded` out of comparisons and say this");
   app.add_flag("--remove", options->remove, "take these tags off again");
   return [options] {
     if (options->tags.empty()) return list(options->common, {"tag"});
@@ -138,6 +140,7 @@ std::function<int()> setup_tag(CLI::App& app) {
       Record record = start(options->common);
       record.kind = "tag";
       record.subject = tag;
+      record.text = options->why;
       record.withdrawn = options->remove;
       records.push_back(options->remove ? known(options->common, record) : record);
     }

@@ -91,7 +91,7 @@ std::function<int()> setup_status(CLI::App& app) {
       table.push_back({key, label(row), row.series, cut(state, 72),
                        progress.step < 0 ? "-"
                                          : std::to_string(progress.step) + "/" + std::to_string(progress.total_steps),
-                       score, percent(progress.accuracy), time_text(row, progress, now)});
+                       score, accuracy_text(progress, progress.accuracy ? registry.evaluations(row.number, false) : std::vector<registry::Evaluation>{}), time_text(row, progress, now)});
     }
     if (options->json) {
       std::printf("%s\n", documents.dump(2, ' ', false, json::error_handler_t::replace).c_str());
@@ -99,6 +99,8 @@ std::function<int()> setup_status(CLI::App& app) {
       std::printf("no runs yet; type `assay run SERIES`\n");
     } else {
       std::fputs(text_table(table, {0, 4, 5, 6}).c_str(), stdout);
+      if (std::any_of(table.begin(), table.end(), [](const auto& cells) { return cells[6].ends_with("‡"); }))
+        std::fputs(kOtherQuantNote, stdout);
       if (const std::string closed = daemon.at("closed").get<std::string>(); !closed.empty())
         std::printf("nothing starts on this machine: %s\n", closed.c_str());
     }

@@ -37,7 +37,7 @@ const std::vector<Verb>& verbs() {
       {"backup", "copy the registry while it is in use", setup_backup},
       {"export", "runs for other programs: TensorBoard, MLflow, CSV, JSON", setup_export},
       {"serve", "the web page: queue, live curves, tables", setup_serve},
-      {"import", "records of runs that were made elsewhere: `import records FILE`", setup_import},
+      {"import", "records of runs that were made elsewhere: `import records FILE`, `verl LOG`, `mlflow EXPERIMENT`", setup_import},
       {"daemon", "run the daemon in the foreground; or see, stop, restart it, print its systemd unit", setup_daemon},
       {"completions", "a completion script for bash, zsh or fish", setup_completions},
       {"man", "the manual page: assay man | man -l -", setup_man},

@@ -38,6 +38,7 @@ std::function<int()> setup_group(CLI::App& app);
 std::function<int()> setup_clean(CLI::App& app);
 std::function<int()> setup_compare(CLI::App& app);
 std::function<int()> setup_doctor(CLI::App& app);
+std::function<int()> setup_import_mlflow(CLI::App& app);   // `import mlflow`
 std::function<int()> setup_import_verl(CLI::App& app);   // `import verl`
 std::function<int()> setup_diff(CLI::App& app);
 std::function<int()> setup_verify(CLI::App& app);

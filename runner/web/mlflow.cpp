@@ -88,6 +88,12 @@ json tags_of(const report::ExportedRun& run, const std::string& uid) {
   add("assay.state", run.state);
   add("assay.detail", run.detail);
   add("assay.config_sha256", run.config_sha256);
+  json evaluations = json::array();   // what a share alone does not say; `assay import mlflow` reads it
+  for (const report::ExportedEvaluation& each : run.evaluations)
+    evaluations.push_back({{"step", each.step}, {"problems", each.problems}, {"correct", each.correct}, {"quant", each.quant},
+                           {"trained_quant", each.trained_quant}, {"data_sha256", each.data_sha256}});
+  if (const std::string text = dump(evaluations); !evaluations.empty() && text.size() <= kLongestTag) add("assay.evaluations", text);
+  add("assay.accuracy_measured_otherwise", report::other_quant_words(run));
   add("assay.folder", run.folder);
   return tags;
 }

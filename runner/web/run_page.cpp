@@ -77,7 +77,7 @@ json Site::run(std::int64_t number) {
   const Lease registry = open();
   const auto found = registry->run(number);
   if (!found) throw Refusal{404, "there is no run " + std::to_string(number) + " in this registry"};
-  json object = row(*found, registry->progress(number), live_.daemon());
+  json object = row(*registry, *found, live_.daemon());
   const json document = parsed(found->run_json);
   for (const char* key : {"hypothesis", "change", "changed", "baseline", "published", "labels"})
     object[key] = document.is_object() && document.contains(key) ? document.at(key) : json(nullptr);
@@ -128,7 +128,7 @@ json Site::metrics(const Request& request, const std::vector<std::int64_t>& numb
   const Lease registry = open();
   json all = json::array();
   for (const std::int64_t number : numbers) {
-    std::vector<registry::MetricPoint> points = metrics_since(*registry, number, from);
+    std::vector<registry::MetricPoint> points = registry->metrics_since(number, from);
     if (!keys.empty())
       std::erase_if(points, [&](const registry::MetricPoint& point) {
         return std::find(keys.begin(), keys.end(), point.key) == keys.end();

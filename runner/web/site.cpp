@@ -86,12 +86,6 @@ json metric_json(double value) {
   return value;
 }
 
-std::vector<registry::MetricPoint> metrics_since(const registry::Registry& registry, std::int64_t run, std::int64_t first) {
-  std::vector<registry::MetricPoint> points = registry.metrics(run);
-  std::erase_if(points, [&](const registry::MetricPoint& point) { return point.step < first; });
-  return points;
-}
-
 json columns(const std::vector<registry::MetricPoint>& points) {
   std::vector<std::int64_t> steps;
   std::map<std::string, std::map<std::size_t, double>> values;
@@ -162,6 +156,7 @@ Response Site::route(const Request& request) {
   if (!parts.empty() && parts[0] == "api") return api({parts.begin() + 1, parts.end()}, request);
   if (parts.size() == 2 && parts[0] == "static") return asset(parts[1], request);
   if (request.path == "/favicon.ico") return asset("icon.svg", request);
+  if (parts.size() == 3 && parts[0] == "series" && parts[2] == "report") return report(parts[1]);
   // The pages are one file; its script looks at the address.
   const bool page = parts.empty() || (parts[0] == "series" && parts.size() <= 2) ||
                     (parts[0] == "compare" && parts.size() == 1) || (parts[0] == "run" && parts.size() == 2);
@@ -186,6 +181,7 @@ Response Site::api(const std::vector<std::string>& parts, const Request& request
     response.body = compare(request);
     return response;
   }
+  if (first == "problems" && parts.size() == 1) return reply(problems(request));
   return error(404, "there is nothing at " + request.path);
 }
 
@@ -200,12 +196,14 @@ Response Site::of_run(const std::vector<std::string>& parts, const Request& requ
   return error(404, "there is nothing at " + request.path);
 }
 
-json Site::row(const registry::RunRow& run, const registry::Progress& progress, const json& daemon) {
+json Site::row(const registry::Registry& registry, const registry::RunRow& run, const json& daemon) {
+  const registry::Progress progress = registry.progress(run.number);
   const std::string key = std::to_string(run.number);
   const json waits = daemon.value("waits", json::object());
   json object = runner::run_json(run, progress, waits.contains(key) ? std::optional(waits.at(key).get<std::string>())
                                                                     : std::nullopt);
   object["title"] = title_of(run.run_json);
+  object["accuracy_other_quant"] = progress.accuracy && other_quant(registry.evaluations(run.number, false));
   object["held"] = run.held;
   const auto left = run.state.kind == StateKind::running ? time_left(run, progress, unix_now()) : std::nullopt;
   object["time_left"] = left ? json(*left) : json(nullptr);
@@ -246,7 +244,7 @@ json Site::runs(const Request& request) {
   const json daemon = live_.daemon();
   json rows = json::array();
   for (const std::int64_t number : list.numbers)
-    if (const auto found = registry->run(number)) rows.push_back(row(*found, registry->progress(number), daemon));
+    if (const auto found = registry->run(number)) rows.push_back(row(*registry, *found, daemon));
   return {{"total", list.total}, {"offset", query.offset}, {"runs", std::move(rows)}};
 }
 

@@ -59,7 +59,7 @@ class Site {
   nlohmann::json state();
   nlohmann::json runs(const Request& request);
   nlohmann::json series(const std::string& id);
-  nlohmann::json row(const registry::RunRow& run, const registry::Progress& progress, const nlohmann::json& daemon);
+  nlohmann::json row(const registry::Registry& registry, const registry::RunRow& run, const nlohmann::json& daemon);
   // run_page.cpp
   nlohmann::json run(std::int64_t number);
   nlohmann::json metrics(const Request& request, const std::vector<std::int64_t>& numbers);
@@ -67,6 +67,8 @@ class Site {
   nlohmann::json evaluation(std::int64_t number, std::int64_t step, const Request& request);
   // comparing.cpp
   std::string compare(const Request& request);
+  nlohmann::json problems(const Request& request);
+  Response report(const std::string& series);
   // streams.cpp
   Response all_events();
   Response run_events(std::int64_t number, const Request& request);
@@ -84,8 +86,6 @@ class Site {
 std::int64_t whole_number(const std::string& text, const std::string& what);
 std::int64_t number_parameter(const Request& request, const std::string& name, std::int64_t otherwise,
                               std::int64_t most);
-// By step, then key; those of `first` and later. The last step there is may still grow.
-std::vector<registry::MetricPoint> metrics_since(const registry::Registry& registry, std::int64_t run, std::int64_t first);
 // A metric as JSON has it: NaN and infinities are the strings of metrics.jsonl.
 nlohmann::json metric_json(double value);
 // {"steps": [0, 1], "values": {"key": [0.1, null]}} of points in the order of their steps.

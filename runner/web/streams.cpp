@@ -46,7 +46,7 @@ Response Site::all_events() {
         const Lease registry = open();
         json rows = json::array();
         for (const std::int64_t number : news.runs)
-          if (const auto found = registry->run(number)) rows.push_back(row(*found, registry->progress(number), news.daemon));
+          if (const auto found = registry->run(number)) rows.push_back(row(*registry, *found, news.daemon));
         text += event("runs", rows);
       }
       if (text.empty() && Clock::now() - spoken > kSignOfLife) text = ": still here\n\n";
@@ -80,8 +80,8 @@ Response Site::run_events(std::int64_t number, const Request& request) {
         const Lease registry = open();
         const auto found = registry->run(number);
         if (!found) return;
-        text += event("run", row(*found, registry->progress(number), news.daemon));
-        const auto points = metrics_since(*registry, number, step);
+        text += event("run", row(*registry, *found, news.daemon));
+        const auto points = registry->metrics_since(number, step);
         if (!points.empty()) {
           step = points.back().step;             // its line may be followed by the evaluation's, of the same step
           text += event("points", columns(points));

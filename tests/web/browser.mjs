@@ -168,6 +168,23 @@ const scenarios = {
       await readable(page, 'a run');
       quiet(page, 'a run');
 
+      // The series page holds the report, as tall as it is, and what is written in it stays text.
+      const other = await open(home);
+      await visit(other, `${home.base}/series/s`);
+      const report = other.frameLocator('iframe.report');
+      await report.locator('h2#results').waitFor();
+      check('the report is in the series page', (await report.locator('h1').innerText()) === hostile, await report.locator('h1').innerText());
+      check('the report is drawn', await report.locator('figure img').count() >= 1);
+      await other.waitForFunction(() => document.querySelector('iframe.report').offsetHeight > 1500);
+      await fits(other, 'series');
+      quiet(other, 'series');
+      // Both answers of what was gained and lost stand side by side.
+      await visit(other, `${home.base}/compare?what=1&what=2`);
+      await other.waitForSelector('.pairs li, .tools + div .note');
+      check('a pair is counted', (await other.locator('main').innerText()).includes('2 problems:'), await other.locator('main').innerText());
+      quiet(other, 'problems');
+      await other.context().close();
+
       // Again, and end it, by the page.
       await page.waitForTimeout(1500);       // it reads itself anew once the run has ended
       await page.waitForSelector('html[data-ready]');
@@ -296,7 +313,9 @@ const scenarios = {
   },
 };
 
+const only = more.includes('--only') ? more[more.indexOf('--only') + 1] : '';
 for (const [name, scenario] of Object.entries(scenarios)) {
+  if (only && name !== only) continue;
   const before = failures;
   try {
     await scenario();

@@ -210,6 +210,63 @@ TEST_CASE("serve: an evaluation's answers, with their questions only while the t
   CHECK_THAT(changed.at("questions").get<std::string>(), Catch::Contains("has changed"));
 }
 
+TEST_CASE("serve: the report of a series, a document of its own; two runs problem by problem; accuracies measured otherwise") {
+  const Home home("serve-report");
+  const auto script = [](const std::string& first, const std::string& second, int correct, const std::string& quant) {
+    return "cd \"$ASSAY_RUN_DIR\"; mkdir -p eval\n"
+           "printf '{\"index\":0,\"outcome\":\"" + first + "\",\"completion\":\"<i>4\"}\\n{\"index\":1,\"outcome\":\"" + second +
+           "\",\"completion\":\"5\"}\\n{\"index\":2,\"outcome\":\"correct\",\"completion\":\"6\"}\\n' > eval/step-000001.jsonl\n"
+           "echo '{\"step\":1,\"problems\":3,\"correct\":" + std::to_string(correct) + ",\"quant\":\"" + quant +
+           "\",\"trained_quant\":\"none\",\"data_sha256\":\"d\"}' > eval/tmp; mv eval/tmp eval/step-000001.json; metric 1";
+  };
+  home.series("s", {{"a", script("wrong", "correct", 2, "none")}, {"b", script("correct", "wrong", 2, "mxfp4")}, {"c", "metric 1"}});
+  const fs::path file = home.folder / "series" / "s.toml";
+  std::string text = slurp(file);
+  text.insert(text.find("[base"), "title = '''" + kHostile + "'''\n");
+  spill(file, text);
+  REQUIRE(home.assay({"run", "s", "--set", "train.steps=1"}).code == 0);
+  const Page page(home);
+
+  const Answer report = page.get("/series/s/report");
+  REQUIRE(report.status == 200);
+  CHECK(report.headers.at("content-type") == "text/html; charset=utf-8");
+  CHECK_THAT(report.headers.at("content-security-policy"),
+             Catch::Contains("default-src 'none'") && Catch::Contains("frame-ancestors 'self'") && !Catch::Contains("script-src"));
+  CHECK(report.headers.at("x-frame-options") == "SAMEORIGIN");
+  CHECK_THAT(report.body, Catch::Contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !Catch::Contains("<script") && Catch::Contains("assay run 2"));
+  CHECK(home.assay({"report", "s", "--html"}).out == report.body);   // the very same
+  CHECK_THAT(report.body, !Catch::Contains("wrong data"));
+  REQUIRE(home.assay({"tag", "3", "excluded", "--why", "wrong data"}).code == 0);
+  CHECK_THAT(page.get("/series/s/report").body, Catch::Contains("<td>excluded</td><td>wrong data</td>") && Catch::Contains("2 succeeded, 1 excluded"));
+  REQUIRE(home.assay({"tag", "3", "excluded", "--remove"}).code == 0);
+  CHECK(page.get("/series/s/report").body == report.body);
+  CHECK(page.get("/series/none/report").status == 404);
+
+  const json gained = page.read("/api/problems?first=1&second=2");
+  CHECK(gained.at("step") == 1);
+  CHECK(gained.at("steps") == json{1});
+  CHECK(gained.at("gained") == 1);
+  CHECK(gained.at("lost") == 1);
+  CHECK(gained.at("both") == 1);
+  CHECK(gained.at("p") == 1);
+  REQUIRE(gained.at("rows").size() == 1);
+  CHECK(gained.at("rows").at(0).at("index") == 0);
+  CHECK(gained.at("rows").at(0).at("first") == json{{"outcome", "wrong"}, {"completion", "<i>4"}});
+  CHECK(page.read("/api/problems?first=1&second=2&which=lost").at("rows").at(0).at("index") == 1);
+  CHECK(page.read("/api/problems?first=1&second=2&which=lost&offset=1").at("rows").empty());
+  CHECK(page.get("/api/problems?first=1&second=2&which=x").status == 400);
+  CHECK(page.get("/api/problems?first=1").status == 400);
+  CHECK(page.get("/api/problems?first=1&second=99").status == 404);
+  CHECK(page.get("/api/problems?first=1&second=3").status == 404);   // nothing was measured of it
+
+  // Marked wherever it is shown.
+  CHECK(page.read("/api/runs/2").at("accuracy_other_quant") == true);
+  CHECK(page.read("/api/runs/1").at("accuracy_other_quant") == false);
+  const std::string status = home.assay({"status", "s"}).out;
+  CHECK_THAT(status, Catch::Contains("66.7 %‡") && Catch::Contains("‡ measured under another quantization"));
+  CHECK_THAT(home.assay({"compare", "s"}).out, Catch::Contains("66.7‡"));
+}
+
 TEST_CASE("serve: streams tell of steps, output and the end as they come, and of a daemon that goes away") {
   const Home home("serve-stream");
   home.series("s", {{"a", "metric 1; echo first; gate two; metric 2; echo second; gate three; metric 3"}});

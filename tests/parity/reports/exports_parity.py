@@ -1,5 +1,5 @@
 """What TensorBoard and MLflow themselves make of our exports: event files read by the tensorboard package, runs logged
-to a real MLflow server and read back by MLflow's own client.
+to a real MLflow server, read back by MLflow's own client, and imported again, beside runs that MLflow's client logged.
 
 python tests/parity/reports/exports_parity.py --build BUILD_DIR     (needs the target assay)
 """
@@ -153,6 +153,59 @@ try:
         accuracy = sorted((m.step, m.value) for m in client.get_metric_history(made["mlflow"], "eval/accuracy"))
         check("accuracy", accuracy == [(0, 0.25), (1200, 0.75)], accuracy)
     print(f"mlflow {mlflow.__version__}: {values} values of {len(first)} runs read back equal, after two exports")
+    # ---- and back: what we logged, and what somebody else did --------------------------------------------------------
+    back = json.loads(assay("import", "mlflow", "export", "--from", address, "--series", "back", "--json"))["runs"]
+    check("both runs come back", sorted((r["run"], r["seed"], r["present"]) for r in back) == [("good", 1, False), ("good", 2, False)], back)
+    ours = {(run["id"], run["seed"]): run for run in runs}
+    values = 0
+    for made in back:
+        want = ours[made["run"], made["seed"]]
+        [got] = [json.loads(line) for line in assay("export", "jsonl", str(made["number"])).splitlines()]
+        check("state", got["state"] == want["state"], got["state"])
+        check("configuration", {k: v for k, v in got["config"].items() if not k.startswith("trainer.")}
+              == {k: v for k, v in want["config"].items() if not k.startswith("trainer.")}, got["config"])
+        bare = lambda run: [{k: e[k] for k in ("step", "problems", "correct", "quant", "trained_quant", "data_sha256")} for e in run["evaluations"]]
+        check("evaluations", bare(got) == bare(want), bare(got))
+        for key in ("critic/score/mean", "odd@name", "loss"):
+            a = {line["step"]: float(line["metrics"][key.replace("@", "_")]) for line in got["metrics"] if key.replace("@", "_") in line["metrics"]}
+            b = {line["step"]: float(line["metrics"][key]) for line in want["metrics"]}
+            values += len(a)
+            check(f"imported history of {key}", a.keys() == b.keys() and all(
+                a[s] == b[s] or math.isnan(a[s]) and math.isnan(b[s]) or math.isinf(b[s]) and a[s] > 1e300 for s in b),
+                [(s, a.get(s), b[s]) for s in b if a.get(s) != b[s]][:3])
+    again = json.loads(assay("import", "mlflow", "export", "--from", address, "--series", "back", "--json"))["runs"]
+    check("a second import finds them", [(r["number"], r["present"]) for r in again] == [(r["number"], True) for r in back], again)
+
+    theirs = client.create_experiment("Their Baseline!")
+    test = root / "test.jsonl"
+    test.write_text("{}\n" * 8)
+    for seed, (name, ends) in enumerate([("plain", "FINISHED"), ("plain", "FINISHED"), ("broken", "FAILED"), ("going", None)], 1):
+        run = client.create_run(theirs, run_name=name)
+        client.log_param(run.info.run_id, "seed", 7)
+        client.log_param(run.info.run_id, "optimizer.lr", "0.0003")
+        client.log_param(run.info.run_id, "batch/size <b>", "many")
+        for step in range(0, 30, 10):
+            client.log_metric(run.info.run_id, "test_acc", (seed + step / 10) / 8, step=step)
+        if ends:
+            client.set_terminated(run.info.run_id, ends)
+    words = ["import", "mlflow", "Their Baseline!", "--from", address, "--accuracy", "test_acc", "--test", str(test), "--json"]
+    taken = json.loads(assay(*words))["runs"]
+    check("one that has not ended is left out and named", [r["name"] for r in taken if r["left_out"]] == ["going"], taken)
+    taken = [r for r in taken if not r["left_out"]]
+    check("runs of one name and seed are told apart", len({(r["run"], r["seed"]) for r in taken}) == 3 and {r["seed"] for r in taken} == {7}
+          and "broken" in {r["run"] for r in taken}, taken)
+    check("idempotent", all(r["present"] for r in json.loads(assay(*words))["runs"] if not r["left_out"]))
+    table = json.loads(assay("compare", "their-baseline", "--baseline", "broken", "--json"))["rows"]
+    plain = sorted((r["last"]["correct"], r["last"]["problems"], r["difference"]) for r in table if r["id"] != "broken")
+    check("they are compared", plain == [(3, 8, -25.0), (4, 8, -12.5)], plain)
+    check("states", sorted(r["state"] for r in table) == ["failed", "succeeded", "succeeded"], table)
+    check("their learning rate is the configuration", json.loads(assay("export", "json", str(taken[0]["number"])))[0]["config"]["optimizer.lr"] == 0.0003)
+    check("the registry is well", subprocess.run([program, "fsck", "--deep"], env=env, capture_output=True).returncode == 0)
+    wrong = subprocess.run([program, *words[:5], "--accuracy", "test_acc", "--problems", "7"], env=env, capture_output=True, text=True)
+    check("a wrong number of problems is refused", wrong.returncode == 3 and "no share of 7 problems" in wrong.stderr, wrong.stderr)
+    wrong = subprocess.run([program, "import", "mlflow", "none", "--from", address], env=env, capture_output=True, text=True)
+    check("an unknown experiment names those there are", wrong.returncode == 3 and "Their Baseline!" in wrong.stderr, wrong.stderr)
+    print(f"import mlflow: {len(back) + len(taken)} runs, {values} values of ours equal after there and back")
     refused = subprocess.run([program, "export", "mlflow", "1", "--to", "http://127.0.0.1:9"], env=env, capture_output=True, text=True)
     check("no server is said in a sentence", refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr)
 finally:
