@@ -90,11 +90,12 @@ void Registry::restore_run(const RunRow& row, const RunFacts& facts, const std::
     {
       Use use(impl_->statement(
           "INSERT INTO runs(number, series, run, seed, batch, folder, config_sha256, priority, state, exit_code, signal, "
-          "detail, attempt, created, started, ended, queue_group, fault) "
-          "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"));
+          "detail, attempt, created, started, ended, queue_group, fault, held, hidden, not_before) "
+          "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)"));
       use.bind(row.number, row.series, row.run, row.seed, row.batch, row.folder, row.config_sha256, row.priority,
                name(row.state.kind), row.state.exit_code, row.state.signal, row.state.detail, row.attempt, row.created,
-               or_null(row.started), or_null(row.ended), row.group, row.state.fault).run();
+               or_null(row.started), or_null(row.ended), row.group, row.state.fault,
+               row.held, row.hidden, row.not_before).run();
     }
     {
       Use use(impl_->statement("INSERT INTO run_texts(run, config_json, derived_json, run_json, code_json, "

@@ -7,6 +7,38 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "support/lazy_library.h"
+
+// What is called of libgit2, which is loaded where there is a repository to read.
+static assay::support::LazyLibrary& libgit2() {
+  static assay::support::LazyLibrary library(ASSAY_LIBGIT2, "libgit2-dev");
+  return library;
+}
+#define git_diff_free ASSAY_LAZY(libgit2, git_diff_free)
+#define git_diff_print ASSAY_LAZY(libgit2, git_diff_print)
+#define git_diff_tree_to_workdir_with_index ASSAY_LAZY(libgit2, git_diff_tree_to_workdir_with_index)
+#define git_error_last ASSAY_LAZY(libgit2, git_error_last)
+#define git_libgit2_init ASSAY_LAZY(libgit2, git_libgit2_init)
+#define git_libgit2_opts ASSAY_LAZY(libgit2, git_libgit2_opts)
+#define git_libgit2_shutdown ASSAY_LAZY(libgit2, git_libgit2_shutdown)
+#define git_object_free ASSAY_LAZY(libgit2, git_object_free)
+#define git_oid_tostr ASSAY_LAZY(libgit2, git_oid_tostr)
+#define git_reference_free ASSAY_LAZY(libgit2, git_reference_free)
+#define git_reference_lookup ASSAY_LAZY(libgit2, git_reference_lookup)
+#define git_reference_name_to_id ASSAY_LAZY(libgit2, git_reference_name_to_id)
+#define git_reference_symbolic_target ASSAY_LAZY(libgit2, git_reference_symbolic_target)
+#define git_repository_free ASSAY_LAZY(libgit2, git_repository_free)
+#define git_repository_head_detached ASSAY_LAZY(libgit2, git_repository_head_detached)
+#define git_repository_is_bare ASSAY_LAZY(libgit2, git_repository_is_bare)
+#define git_repository_open_ext ASSAY_LAZY(libgit2, git_repository_open_ext)
+#define git_repository_path ASSAY_LAZY(libgit2, git_repository_path)
+#define git_repository_workdir ASSAY_LAZY(libgit2, git_repository_workdir)
+#define git_revparse_single ASSAY_LAZY(libgit2, git_revparse_single)
+#define git_status_byindex ASSAY_LAZY(libgit2, git_status_byindex)
+#define git_status_list_entrycount ASSAY_LAZY(libgit2, git_status_list_entrycount)
+#define git_status_list_free ASSAY_LAZY(libgit2, git_status_list_free)
+#define git_status_list_new ASSAY_LAZY(libgit2, git_status_list_new)
+
 // libgit2 (where it is built with Mbed TLS) reads every certificate authority of the system when it is started: 55 million
 // instructions, for connections that are never made here. It asks for this function by name, finds ours first, and takes
 // "no" for an answer.
@@ -17,18 +49,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-template <auto Free>
-struct Freed {
-  template <typename T>
-  void operator()(T* pointer) const {
-    Free(pointer);
-  }
+struct Free {
+  void operator()(git_repository* pointer) const { git_repository_free(pointer); }
+  void operator()(git_reference* pointer) const { git_reference_free(pointer); }
+  void operator()(git_object* pointer) const { git_object_free(pointer); }
+  void operator()(git_status_list* pointer) const { git_status_list_free(pointer); }
+  void operator()(git_diff* pointer) const { git_diff_free(pointer); }
 };
-using Repository = std::unique_ptr<git_repository, Freed<git_repository_free>>;
-using Reference = std::unique_ptr<git_reference, Freed<git_reference_free>>;
-using Object = std::unique_ptr<git_object, Freed<git_object_free>>;
-using StatusList = std::unique_ptr<git_status_list, Freed<git_status_list_free>>;
-using Diff = std::unique_ptr<git_diff, Freed<git_diff_free>>;
+using Repository = std::unique_ptr<git_repository, Free>;
+using Reference = std::unique_ptr<git_reference, Free>;
+using Object = std::unique_ptr<git_object, Free>;
+using StatusList = std::unique_ptr<git_status_list, Free>;
+using Diff = std::unique_ptr<git_diff, Free>;
 
 // libgit2 wants to be started once a process.
 void start() {
@@ -50,11 +82,24 @@ void start() {
                            (error && error->message ? error->message : "unknown error"));
 }
 
+// Is there anything at `folder` or above that libgit2 might take for a repository, bare ones included? Where there is not,
+// which is decided by a few looks, it is not loaded at all.
+bool may_be_in_repository(fs::path folder) {
+  for (std::error_code ignored;; folder = folder.parent_path()) {
+    if (fs::exists(folder / ".git", ignored) || (fs::exists(folder / "HEAD", ignored) && fs::exists(folder / "objects", ignored)))
+      return true;
+    if (!folder.has_relative_path()) return false;
+  }
+}
+
 Repository open(const fs::path& where) {
-  start();
   std::error_code ignored;
   fs::path folder = fs::absolute(where, ignored);
   while (!fs::exists(folder, ignored) && folder.has_relative_path()) folder = folder.parent_path();
+  // Where its links lead, as libgit2 sees it: a folder may be a link into a repository.
+  if (const fs::path real = fs::canonical(folder, ignored); !ignored) folder = real;
+  if (!may_be_in_repository(folder)) return nullptr;
+  start();
   git_repository* repository = nullptr;
   const int result = git_repository_open_ext(&repository, folder.c_str(), 0, nullptr);
   if (result == GIT_ENOTFOUND) return nullptr;
@@ -185,9 +230,7 @@ std::string repository_diff(const fs::path& where, std::size_t limit) {
 }
 
 std::string libgit2_version() {
-  int major = 0, minor = 0, revision = 0;
-  git_libgit2_version(&major, &minor, &revision);
-  return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(revision);
+  return LIBGIT2_VERSION;   // of the headers: asking the library would load it
 }
 
 }  // namespace assay::registry

@@ -33,6 +33,9 @@ void append_state(const fs::path& folder, const StateLine& line, bool places, bo
     object["after"] = line.after;
     object["after_any"] = line.after_any;
   }
+  if (line.held) object["held"] = *line.held;
+  if (line.hidden) object["hidden"] = *line.hidden;
+  if (line.not_before) object["not_before"] = *line.not_before;
   support::LineWriter writer(folder / "states.jsonl");
   writer.write(object.dump(-1, ' ', false, json::error_handler_t::replace));
   if (!sync) return;
@@ -65,6 +68,9 @@ std::vector<StateLine> read_states(const fs::path& folder, int& bad) {
       line.group = object.value("group", "");
       line.after_any = object.value("after_any", std::vector<std::int64_t>{});
       line.places = object.contains("priority");
+      if (object.contains("held")) line.held = object.at("held").get<bool>();
+      if (object.contains("hidden")) line.hidden = object.at("hidden").get<bool>();
+      if (object.contains("not_before")) line.not_before = object.at("not_before").get<double>();
       lines.push_back(std::move(line));
     } catch (const json::exception&) {
       ++bad;  // a torn line that a later one was appended to
@@ -76,7 +82,12 @@ std::vector<StateLine> read_states(const fs::path& folder, int& bad) {
 std::vector<Attempt> replay_states(const std::vector<StateLine>& lines, RunRow& row) {
   std::map<std::int64_t, Attempt> attempts;
   row.created = lines.front().time;
+  row.held = row.hidden = false;
+  row.not_before = 0;
   for (const StateLine& line : lines) {
+    row.held = line.held.value_or(row.held);
+    row.hidden = line.hidden.value_or(row.hidden);
+    row.not_before = line.not_before.value_or(row.not_before);
     if (!line.places && &line != &lines.front()) continue;
     row.priority = line.priority;
     row.group = line.group;
@@ -88,6 +99,7 @@ std::vector<Attempt> replay_states(const std::vector<StateLine>& lines, RunRow& 
   bool waiting = true;
   for (const StateLine& line : lines) {
     const StateKind kind = line.state.kind;
+    if (&line != &lines.front() && line.edit()) continue;
     const bool was_waiting = waiting;
     waiting = kind == StateKind::queued || kind == StateKind::blocked;
     row.state = line.state;

@@ -34,10 +34,14 @@ void Registry::edit_run(std::int64_t number, const RunEdit& edit) {
       use.bind(number, edit.config->config_json, edit.config->derived_json, edit.config->run_json).run();
     }
     if (edit.after || edit.after_any) put_dependencies(number, edit.after, edit.after_any);
-    if (!edit.priority && !edit.group && !edit.after && !edit.after_any) return;
+    const bool places = edit.priority || edit.group || edit.after || edit.after_any;
+    if (!places && !edit.held && !edit.hidden && !edit.not_before) return;
     const auto row = run(number);
-    append_state(row->folder, {unix_now(), row->attempt, row->state, row->priority, row->after, row->group, row->after_any},
-                 true, false);
+    StateLine line{unix_now(), row->attempt, row->state, row->priority, row->after, row->group, row->after_any};
+    line.held = edit.held;
+    line.hidden = edit.hidden;
+    line.not_before = edit.not_before;
+    append_state(row->folder, line, places, false);
   });
 }
 

@@ -21,7 +21,43 @@
 #include "runner/records.h"
 #include "runner/run_folder.h"
 #include "support/files.h"
+#include "support/lazy_library.h"
 #include "support/strict_json.h"
+
+// What is called of libarchive, which is loaded with the first bundle.
+static assay::support::LazyLibrary& libarchive() {
+  static assay::support::LazyLibrary library(ASSAY_LIBARCHIVE, "libarchive-dev");
+  return library;
+}
+#define archive_entry_filetype ASSAY_LAZY(libarchive, archive_entry_filetype)
+#define archive_entry_free ASSAY_LAZY(libarchive, archive_entry_free)
+#define archive_entry_hardlink ASSAY_LAZY(libarchive, archive_entry_hardlink)
+#define archive_entry_new ASSAY_LAZY(libarchive, archive_entry_new)
+#define archive_entry_pathname ASSAY_LAZY(libarchive, archive_entry_pathname)
+#define archive_entry_set_filetype ASSAY_LAZY(libarchive, archive_entry_set_filetype)
+#define archive_entry_set_mtime ASSAY_LAZY(libarchive, archive_entry_set_mtime)
+#define archive_entry_set_pathname ASSAY_LAZY(libarchive, archive_entry_set_pathname)
+#define archive_entry_set_perm ASSAY_LAZY(libarchive, archive_entry_set_perm)
+#define archive_entry_set_size ASSAY_LAZY(libarchive, archive_entry_set_size)
+#define archive_entry_symlink ASSAY_LAZY(libarchive, archive_entry_symlink)
+#define archive_error_string ASSAY_LAZY(libarchive, archive_error_string)
+#define archive_free ASSAY_LAZY(libarchive, archive_free)
+#define archive_read_data ASSAY_LAZY(libarchive, archive_read_data)
+#define archive_read_new ASSAY_LAZY(libarchive, archive_read_new)
+#define archive_read_next_header ASSAY_LAZY(libarchive, archive_read_next_header)
+#define archive_read_open_filename ASSAY_LAZY(libarchive, archive_read_open_filename)
+#define archive_read_support_filter_gzip ASSAY_LAZY(libarchive, archive_read_support_filter_gzip)
+#define archive_read_support_filter_zstd ASSAY_LAZY(libarchive, archive_read_support_filter_zstd)
+#define archive_read_support_format_tar ASSAY_LAZY(libarchive, archive_read_support_format_tar)
+#define archive_write_add_filter_gzip ASSAY_LAZY(libarchive, archive_write_add_filter_gzip)
+#define archive_write_add_filter_zstd ASSAY_LAZY(libarchive, archive_write_add_filter_zstd)
+#define archive_write_close ASSAY_LAZY(libarchive, archive_write_close)
+#define archive_write_data ASSAY_LAZY(libarchive, archive_write_data)
+#define archive_write_header ASSAY_LAZY(libarchive, archive_write_header)
+#define archive_write_new ASSAY_LAZY(libarchive, archive_write_new)
+#define archive_write_open_filename ASSAY_LAZY(libarchive, archive_write_open_filename)
+#define archive_write_set_filter_option ASSAY_LAZY(libarchive, archive_write_set_filter_option)
+#define archive_write_set_format_pax_restricted ASSAY_LAZY(libarchive, archive_write_set_format_pax_restricted)
 
 namespace assay::runner {
 namespace {
@@ -440,7 +476,7 @@ BundleTaken import_bundle(const Paths& paths, const fs::path& file, bool only_ch
         }).front();
         registry::StateKind now = registry::StateKind::queued;
         for (const registry::StateLine& line : run.states) {
-          if (&line == &run.states.front()) continue;  // queued, which it is
+          if (&line == &run.states.front() || line.edit()) continue;  // queued, which it is; what concerned that machine's queue
           if (!registry.transition(number, now, line.state, line.time)) throw std::logic_error("the states of a bundle do not follow each other");
           now = line.state.kind;
         }

@@ -12,6 +12,7 @@
 
 #include "registry/journal.h"
 #include "runner/errors.h"
+#include "runner/groups.h"
 #include "runner/ingest.h"
 #include "runner/process.h"
 #include "runner/records.h"
@@ -125,6 +126,11 @@ Rebuilt build_from_folders(const Paths& paths, const fs::path& file) {
   Rebuilt result;
   const auto remark = [&](const std::string& text) { result.remarks.push_back(text); };
   Registry registry = Registry::open(file, Registry::Access::read_write);
+  try {
+    for (const auto& [name, limit] : read_groups(paths)) registry.set_group(name, limit);
+  } catch (const std::exception& error) {
+    remark(error.what());
+  }
   std::set<std::string> series;
   for (const fs::path& folder : folders_in(paths.series())) {
     const fs::path document = folder / "series.json";
@@ -197,7 +203,7 @@ std::map<std::string, json> content(const Registry& registry, std::int64_t numbe
   std::map<std::string, json> all;
   const RunRow row = registry.run(number).value();
   all["runs"] = {row.series, row.run,   row.seed,  row.batch, row.folder,      row.config_sha256, row.config_json, row.derived_json,
-                 row.run_json, row.priority, row.after, row.after_any, row.group, row.state.fault, row.attempt, row.created, row.started, row.ended, registry::name(row.state.kind),
+                 row.run_json, row.priority, row.after, row.after_any, row.group, row.held, row.hidden, row.not_before, row.state.fault, row.attempt, row.created, row.started, row.ended, registry::name(row.state.kind),
                  row.state.exit_code.value_or(-1), row.state.signal.value_or(-1), row.state.detail};
   const auto facts = registry.facts(number).value();
   all["run_texts"] = {facts.code_json, facts.environment_json, facts.inputs_json};
@@ -341,6 +347,13 @@ std::vector<Finding> check_registry(const Paths& paths, const Registry& registry
     else if (without_newline(support::read_file(document)) != row.json)
       findings.push_back({document.string(), "it is not what the registry holds", "type `assay rebuild`, which takes what the file says"});
   }
+  try {
+    if (read_groups(paths) != registry.groups())
+      findings.push_back({(paths.data / "groups.json").string(), "it is not what the registry holds",
+                          "type `assay daemon restart`, which takes what the file says"});
+  } catch (const std::exception& error) {
+    findings.push_back({(paths.data / "groups.json").string(), error.what(), "correct it"});
+  }
   if (deep) check_deep(paths, registry, findings);
   return findings;
 }
@@ -379,13 +392,17 @@ Rebuilt rebuild_registry(const Paths& paths) {
   return result;
 }
 
-void catch_up(const Paths& paths, Registry& registry) {
+void catch_up(const Paths& paths, Registry& registry, const std::function<void(const std::string&)>& tell) {
   if (const auto problems = registry.quick_problems(); !problems.empty())
     throw UserError(kFault, paths.registry().string() + ": is damaged (" + problems.front() +
                                 "); type `assay rebuild`, which makes it anew from the run folders");
+  restore_groups(paths, registry);
   Registry::RunFilter all;
   all.texts = false;
-  for (const RunRow& row : registry.runs(all)) {
+  const std::vector<RunRow> rows = registry.runs(all);
+  std::size_t looked_at = 0;
+  for (const RunRow& row : rows) {
+    if (++looked_at % 1000 == 0) tell(std::to_string(looked_at) + " of " + std::to_string(rows.size()) + " run folders looked at");
     const fs::path folder = row.folder;
     std::error_code none;
     if (!fs::is_directory(folder, none)) continue;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -33,8 +34,9 @@ struct Rebuilt {
 Rebuilt rebuild_registry(const Paths& paths);
 
 // At the daemon's start: checks that the file is sound, gives runs of an older assay their journal of states, and takes in
-// records that a killed daemon had written and not yet read. Throws UserError when the file is damaged.
-void catch_up(const Paths& paths, registry::Registry& registry);
+// records and limits of groups that a killed daemon had written and not yet read. `tell` hears now and then how far it is.
+// Throws UserError when the file is damaged.
+void catch_up(const Paths& paths, registry::Registry& registry, const std::function<void(const std::string&)>& tell);
 // Throws UserError when there are run folders and no registry: a new one would begin empty.
 void refuse_to_forget(const Paths& paths);
 

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "runner/daemon.h"
 #include "runner/errors.h"
@@ -23,7 +25,8 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kStartPatience{60'000};    // a daemon first takes up what the last one left
+constexpr milliseconds kStartPatience{60'000};    // until it listens, or says how far it is
+constexpr milliseconds kRestorePatience{60'000};
 constexpr milliseconds kReplyPatience{300'000};   // it may be writing many run folders
 
 Fd try_connect(const std::string& path) {
@@ -43,8 +46,8 @@ Fd connect_running(const Paths& paths) {
   return try_connect(paths.socket.string());
 }
 
-std::string read_report(int fd, milliseconds patience) {
-  std::string text;
+// The next line that a starting daemon says; what came behind it stays in `text`. "" when it has closed the pipe.
+std::string read_report(int fd, milliseconds patience, std::string& text) {
   const auto deadline = Clock::now() + patience;
   while (text.find('\n') == std::string::npos) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now()).count();
@@ -53,10 +56,12 @@ std::string read_report(int fd, milliseconds patience) {
     char buffer[4096];
     const ssize_t n = ::read(fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return text;
+    if (n <= 0) return std::exchange(text, "");
     text.append(buffer, static_cast<std::size_t>(n));
   }
-  return text.substr(0, text.find('\n'));
+  const std::string line = text.substr(0, text.find('\n'));
+  text.erase(0, line.size() + 1);
+  return line;
 }
 
 // Starts a daemon and waits until it, or one that was faster, is ready.
@@ -69,8 +74,15 @@ void start_daemon(const Paths& paths) {
   Fd read_end(ends[0]), write_end(ends[1]);
   start_detached({"daemon", "--report", "3"}, -1, write_end.get());
   write_end.reset();
-  const std::string report = read_report(read_end.get(), kStartPatience);
-  if (report == "ready") return;
+  std::string text, report = read_report(read_end.get(), kStartPatience, text);
+  while (report.rfind("wait ", 0) == 0) report = read_report(read_end.get(), kStartPatience, text);   // it gets on
+  if (report == "ready") {
+    // It answers already. That what ended while there was none is in the registry is worth a minute, and no more.
+    if (read_report(read_end.get(), kRestorePatience, text) == "slow")
+      std::fprintf(stderr, "assay: the daemon still reads what was written while there was none; until `assay daemon status` "
+                           "says that it has, tables may lack the newest steps\n");
+    return;
+  }
   if (report == "slow")
     throw UserError(kDaemon, "daemon: it was started and does not answer yet; look into " + paths.log().string());
   if (report.rfind("error ", 0) != 0)

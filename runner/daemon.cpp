@@ -96,15 +96,16 @@ class Daemon {
         fleet_(io_, registry, paths, std::move(resources), log_fd, log_, [this](std::int64_t run) { changed(run); }),
         signals_(io_, SIGTERM, SIGINT) {}
 
-  void run(const std::function<void()>& ready) {
+  // `ready`: it listens, and answers; `restored`: what ran while there was no daemon is in the registry.
+  void run(const std::function<void()>& ready, const std::function<void()>& restored) {
     started_ = unix_now();
     signals_.async_wait([this](const asio::error_code& error, int signal) {
       if (error) return;
       log_->info("ends on {}; runs go on", signal == SIGTERM ? "SIGTERM" : "SIGINT");
       io_.stop();
     });
-    fleet_.restore();
     server_ = std::make_unique<Server>(io_, paths_.socket, [this](const json& request) { return answer(request); });
+    fleet_.restore(restored);
     log_->info("daemon {} listens at {} with {} slots", ::getpid(), paths_.socket.string(),
                fleet_.queue().machine.cores);
     ready();
@@ -151,6 +152,7 @@ class Daemon {
                 {"groups", groups},
                 {"closed", queue.closed},
                 {"active", fleet_.active()},
+                {"restoring", fleet_.restoring()},
                 {"waits", waits},
                 {"places", places},
                 {"started", started_},
@@ -333,15 +335,18 @@ void run_daemon(const Paths& paths, const DaemonOptions& options) {
     log->error("{}", error.what());
     throw UserError(kFault, error.what());
   }
-  catch_up(paths, *registry);
+  if (options.report >= 0) ::fcntl(options.report, F_SETFD, FD_CLOEXEC);
+  const auto tell = [&](const std::string& line) {
+    if (options.report >= 0) [[maybe_unused]] const auto n = ::write(options.report, (line + "\n").data(), line.size() + 1);
+  };
+  catch_up(paths, *registry, [&](const std::string& how_far) { tell("wait " + how_far); });
   Daemon daemon(paths, std::move(resources), *registry, log, log_fd.get());
-  Fd report(options.report);
-  if (report) ::fcntl(report.get(), F_SETFD, FD_CLOEXEC);
-  daemon.run([&] {
-    if (!report) return;
-    [[maybe_unused]] const auto n = ::write(report.get(), "ready\n", 6);
-    report.reset();
-  });
+  Fd report(options.report);   // open until here: whoever started this is still told of a failure
+  daemon.run([&] { tell("ready"); },
+             [&] {
+               tell("restored");
+               report.reset();
+             });
 }
 
 }  // namespace assay::runner

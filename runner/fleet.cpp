@@ -139,7 +139,8 @@ std::set<std::int64_t> Fleet::unfinished(const std::vector<std::int64_t>& after,
   return open;
 }
 
-void Fleet::restore() {
+void Fleet::restore(std::function<void()> done) {
+  restored_ = std::move(done);
   registry::Registry::RunFilter filter;
   filter.states = {StateKind::starting, StateKind::running, StateKind::queued, StateKind::blocked};
   const std::vector<registry::RunRow> rows = registry_.runs(filter);
@@ -168,11 +169,35 @@ void Fleet::restore() {
   happened(waiting);
   for (const registry::RunRow& row : rows)
     if (row.state.kind == StateKind::starting || row.state.kind == StateKind::running) {
-      const std::shared_ptr<Live> live = live_.at(row.number);
-      live->executor.adopt({row, read_launch(row.folder).gpus});
-      if (row.held && live_.count(row.number) != 0) live->executor.pause(row.number, true);
+      unadopted_.insert(row.number);
+      restoring_.insert(row.number);
     }
   schedule_ingest();
+  asio::post(io_, [this] { adopt_next(); });
+}
+
+// One, then whoever asks something has his turn.
+void Fleet::adopt_next() {
+  if (unadopted_.empty()) return tell_restored();
+  adopt(*unadopted_.begin());
+  asio::post(io_, [this] { adopt_next(); });
+}
+
+// Nothing when it has been.
+void Fleet::adopt(std::int64_t number) {
+  if (unadopted_.erase(number) == 0) return;
+  const auto found = live_.find(number);
+  if (found == live_.end()) return;
+  const std::shared_ptr<Live> live = found->second;
+  const registry::RunRow row = registry_.run(number).value();
+  live->executor.adopt({row, read_launch(row.folder).gpus});
+  if (live_.count(number) == 0 || live->ending) return;
+  if (row.held) live->executor.pause(number, true);
+  restoring_.erase(number);
+}
+
+void Fleet::tell_restored() {
+  if (unadopted_.empty() && restoring_.empty() && restored_) std::exchange(restored_, {})();
 }
 
 std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
@@ -363,10 +388,16 @@ void Fleet::waits(std::int64_t number, const std::string& why) {
   changed_(number);
 }
 
-void Fleet::ended(std::int64_t number, const Ending& ending, double when) {
+bool Fleet::ended(std::int64_t number, const Ending& ending, double when) {
   const auto found = live_.find(number);
-  if (found == live_.end()) return;
+  if (found == live_.end()) return true;
   const std::shared_ptr<Live> live = found->second;
+  live->ending = true;
+  // What was written while there was no daemon can be gigabytes; nobody's question waits for all of them.
+  if (live->ingest.poll(); live->ingest.unread()) {
+    changed_(number);
+    return false;
+  }
   live->ingest.finish();
   registry::State state;
   if (const auto* record = std::get_if<ExitRecord>(&ending)) {
@@ -402,7 +433,9 @@ void Fleet::ended(std::int64_t number, const Ending& ending, double when) {
   if (retry) happened(event::Retry{number, *retry > 0 ? unix_now() + *retry : 0, row->held});
   else happened(event::Ended{number, state.kind == StateKind::succeeded});
   look_at_disk();
+  if (restoring_.erase(number) > 0) tell_restored();
   if (drained_ && live_.empty()) asio::post(io_, drained_);
+  return true;
 }
 
 // The attempt's end and the run's return to the queue, in one transaction.

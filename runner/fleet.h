@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,8 +37,11 @@ class Fleet : private Executor::Listener {
         std::shared_ptr<spdlog::logger> log, std::function<void(std::int64_t)> changed);
   ~Fleet() override;
 
-  // Takes up every run whose state is not final: adopts living supervisors, records ended ones, queues the rest.
-  void restore();
+  // Takes up every run whose state is not final: queues those that wait, and adopts living supervisors and records ended
+  // ones, one after the other, on the io_context; `done` is called when what they wrote meanwhile has been read.
+  void restore(std::function<void()> done);
+  // Runs that restore() has not finished with.
+  std::size_t restoring() const { return restoring_.size(); }
 
   // Requests. Each throws std::invalid_argument with one sentence when it is refused; nothing has changed then. When one
   // returns, what it asked for is recorded.
@@ -56,6 +60,7 @@ class Fleet : private Executor::Listener {
   void edit(const EditRequest& request);
   // Takes ended runs out of the short listing; with `checkpoints`, deletes theirs. Returns the bytes that became free.
   std::uintmax_t clean(const std::vector<std::int64_t>& numbers, bool checkpoints);
+  // The limit is in groups.json before it is in the registry.
   void set_group(const std::string& name, std::optional<int> limit);
 
   // Starts nothing any more, ends what runs, and calls `done` when nothing does. What waits goes on waiting.
@@ -71,7 +76,7 @@ class Fleet : private Executor::Listener {
   struct Live;
   // What executors tell.
   void running(std::int64_t number) override;
-  void ended(std::int64_t number, const Ending& ending, double when) override;
+  bool ended(std::int64_t number, const Ending& ending, double when) override;
   void waits(std::int64_t number, const std::string& why) override;
 
   void happened(const Event& event);
@@ -80,6 +85,9 @@ class Fleet : private Executor::Listener {
   void start(const action::Start& decided);
   void start_decided();
   void look_at_disk();
+  void adopt_next();
+  void adopt(std::int64_t number);
+  void tell_restored();
   void set_timers();
   void move(std::int64_t number, const registry::State& next, double now);
   void again(std::int64_t number, const registry::State& ended, double when, double delay);
@@ -107,6 +115,9 @@ class Fleet : private Executor::Listener {
   struct Timer;
   std::unique_ptr<Timer> ingest_timer_, apply_timer_, due_timer_, disk_timer_;
   bool ingesting_ = false;
+  std::set<std::int64_t> unadopted_;                      // by restore(), so far
+  std::set<std::int64_t> restoring_;                      // those, and the ended ones of which there is more to read
+  std::function<void()> restored_;
   std::deque<Action> undone_;                             // decided, not yet carried out
   std::map<Executor*, std::vector<Attempt>> decided_;     // recorded as starting, not yet handed over
   bool applying_ = false;

@@ -23,6 +23,7 @@ struct Fleet::Live {
   std::filesystem::path folder;
   Executor& executor;
   bool command_trainer = false;
+  bool ending = false;                       // it is over; what it wrote last is being read
   std::string waits;                         // what it waits for at its executor
   Ingest ingest;
 };

@@ -8,6 +8,7 @@
 
 #include "runner/attempts.h"
 #include "runner/fleet_live.h"
+#include "runner/groups.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -41,6 +42,7 @@ std::uintmax_t size_of_tree(const fs::path& folder) {
 
 void Fleet::kill(const std::vector<std::int64_t>& numbers, const KillRequest& request) {
   for (const std::int64_t number : numbers) {
+    adopt(number);
     const auto state = states_.find(number);
     if (state == states_.end()) continue;
     const auto found = live_.find(number);
@@ -59,6 +61,7 @@ void Fleet::kill(const std::vector<std::int64_t>& numbers, const KillRequest& re
 
 void Fleet::pause(const std::vector<std::int64_t>& numbers, bool to_checkpoint, const std::string& by) {
   for (const std::int64_t number : numbers) {
+    adopt(number);
     if (states_.count(number) == 0) continue;
     const auto found = live_.find(number);
     if (found == live_.end()) {
@@ -88,6 +91,7 @@ void Fleet::pause(const std::vector<std::int64_t>& numbers, bool to_checkpoint, 
 
 void Fleet::resume(const std::vector<std::int64_t>& numbers) {
   for (const std::int64_t number : numbers) {
+    adopt(number);
     if (states_.count(number) == 0) continue;
     const auto found = live_.find(number);
     if (found == live_.end()) {
@@ -264,7 +268,17 @@ std::uintmax_t Fleet::clean(const std::vector<std::int64_t>& numbers, bool check
 }
 
 void Fleet::set_group(const std::string& name, std::optional<int> limit) {
-  registry_.set_group(name, limit);
+  const std::map<std::string, int> before = registry_.groups();
+  std::map<std::string, int> limits = before;
+  if (limit) limits[name] = *limit;
+  else limits.erase(name);
+  write_groups(paths_, limits);
+  try {
+    registry_.set_group(name, limit);
+  } catch (...) {
+    write_groups(paths_, before);
+    throw;
+  }
   log_->info("group {}: {}", name, limit ? std::to_string(*limit) + " runs at once" : "no limit");
   happened(event::Limited{name, limit});
 }

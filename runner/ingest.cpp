@@ -49,11 +49,11 @@ json parse_bounded(const std::string& text) {
   });
 }
 
-// Bytes [offset, offset + kPiece) of a file, as far as they are there.
-std::string read_piece(const fs::path& file, std::int64_t offset) {
+// That many bytes of a file from `offset` on, as far as they are there.
+std::string read_piece(const fs::path& file, std::int64_t offset, std::int64_t size) {
   const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
-  std::string bytes(static_cast<std::size_t>(kPiece), '\0');
+  std::string bytes(static_cast<std::size_t>(size), '\0');
   std::size_t filled = 0;
   while (filled < bytes.size()) {
     const ssize_t n = ::pread(fd.get(), bytes.data() + filled, bytes.size() - filled,
@@ -133,12 +133,14 @@ bool Ingest::poll_lines(const std::string& file, bool last) {
   bool changed = false;
   for (int pieces = 0;; ++pieces) {
     std::int64_t& at = offset(file);
-    if (size_of(path) <= at) return changed;
+    const std::int64_t there = size_of(path);
+    if (there <= at) return changed;
     if (pieces == kPiecesAtOnce && !last) {  // others want their turn, too
       unread_ = true;
       return changed;
     }
-    const std::string piece = read_piece(path, at);
+    // No more than there is: a line of a live run is a hundred bytes, and a megabyte of zeros is not made for free.
+    const std::string piece = read_piece(path, at, std::min(kPiece, there - at));
     const std::int64_t begin = at;
     std::size_t used = 0;
     const auto take = [&](std::string_view line, bool may_be_torn) {

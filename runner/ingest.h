@@ -28,6 +28,8 @@ class Ingest {
   // Takes in what is new, 16 MiB of lines at most; true when something was. Throws what the registry throws, and then
   // begins again from what is in the registry, as it must after a rollback of a transaction around it: forget().
   bool poll();
+  // Did the last poll() leave whole pieces for the next?
+  bool unread() const { return unread_; }
   void forget();
   // The same for the last time, after the run's end: a last line without its newline is taken if it is whole, and
   // left out without complaint if it is torn.

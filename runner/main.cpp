@@ -1,5 +1,6 @@
 // assay: queue quantized-RL ablations, run them, keep everything, compare.
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <optional>
@@ -49,7 +50,12 @@ int main(int argc, char** argv) {
   app.footer("Exit codes: 0 all well, 1 a fault of the machine, 2 bad command line, 3 a series, config or input is refused,\n"
              "4 a run did not succeed, 5 no such run, 6 doctor found an error, 7 the daemon cannot be had, 130 interrupted.");
   std::function<int()> chosen;
+  // The options of one verb are declared, not those of all, unless it is about them all (help, completions, the manual page).
+  const Verb* asked = nullptr;
+  for (const Verb& verb : verbs())
+    if (argc > 1 && std::strcmp(verb.name, argv[1]) == 0 && !verb.of_all) asked = &verb;
   for (const Verb& verb : verbs()) {
+    if (asked != nullptr && asked != &verb) continue;
     CLI::App* sub = app.add_subcommand(verb.name, verb.summary);
     if (verb.hidden) sub->group("");
     const std::function<int()> action = verb.setup(*sub);

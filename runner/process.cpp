@@ -123,6 +123,11 @@ void start_detached(const std::vector<std::string>& arguments, int log, int repo
     if (std::string_view(*entry).substr(0, 14) != "ASSAY_RUN_DIR=") envp.push_back(*entry);
   envp.push_back(nullptr);
 
+  // A daemon is assay, also when assay-web starts it; else this very program, even when its file has been replaced.
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::string program = self.filename() == "assay-web" ? (self.parent_path() / "assay").string() : "/proc/self/exe";
+
   const pid_t middle = ::fork();
   if (middle < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
   if (middle == 0) {
@@ -143,7 +148,7 @@ void start_detached(const std::vector<std::string>& arguments, int log, int repo
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
     for (int signal = 1; signal < 32; ++signal) ::signal(signal, SIG_DFL);
-    ::execve("/proc/self/exe", argv.data(), envp.data());
+    ::execve(program.c_str(), argv.data(), envp.data());
     const char sentence[] = "error the program file cannot be executed\n";
     [[maybe_unused]] const auto n = ::write(3, sentence, sizeof sentence - 1);
     ::_exit(127);

@@ -17,6 +17,7 @@
 #include "runner/errors.h"
 #include "runner/protocol.h"
 #include "runner/selection.h"
+#include "runner/view.h"
 
 namespace assay::runner {
 namespace {
@@ -137,12 +138,20 @@ class Preflight {
 
 }  // namespace
 
-std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options) {
-  const Registry registry = Registry::open(paths.registry(), Registry::Access::read_only);
+std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,
+                                 std::vector<std::string>* shown) {
+  // Opened where former runs are spoken of: it takes as long as all that a series needs.
+  std::optional<Registry> registry;
+  const auto& words = options.what.words;
+  if (!options.after.empty() || !options.after_any.empty() ||
+      std::any_of(words.begin(), words.end(), [](const std::string& word) { return as_number(word).has_value(); }))
+    registry = Registry::open(paths.registry(), Registry::Access::read_only);
   const json labels = labels_of(options.labels);
-  std::vector<ResolvedSeries> all = resolve(options.what, &registry);
-  const std::vector<std::int64_t> after = numbers_of(registry, options.after);
-  const std::vector<std::int64_t> after_any = numbers_of(registry, options.after_any);
+  std::vector<ResolvedSeries> all = resolve(options.what, registry ? &*registry : nullptr);
+  const auto numbers_after = [&](const std::vector<std::string>& runs) {
+    return runs.empty() ? std::vector<std::int64_t>() : numbers_of(*registry, runs);
+  };
+  const std::vector<std::int64_t> after = numbers_after(options.after), after_any = numbers_after(options.after_any);
   refuse_what_cannot_run(all);
   const bool embedded = std::any_of(all.begin(), all.end(), [](const ResolvedSeries& series) {
     return std::any_of(series.runs.begin(), series.runs.end(),
@@ -193,6 +202,8 @@ std::vector<std::int64_t> submit(const Paths& paths, Client& client, const Submi
     }
     const json reply = client.request("submit", to_json(submission));
     for (const json& number : reply.at("numbers")) numbers.push_back(number.get<std::int64_t>());
+    if (shown != nullptr)
+      for (const SubmittedRun& submitted : submission.runs) shown->push_back(label(submitted.run.run, submitted.run.seed));
   }
   return numbers;
 }

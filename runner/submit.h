@@ -23,7 +23,8 @@ struct SubmitOptions {
 };
 
 // Everything that can be refused is refused before a single run is queued. Prints the preflight's warnings on stderr.
-// Returns the numbers, in order. Throws UserError.
-std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options);
+// Returns the numbers, in order, and in `labels` how each is shown ("e13g s1"). Throws UserError.
+std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,
+                                 std::vector<std::string>* labels = nullptr);
 
 }  // namespace assay::runner

@@ -55,7 +55,8 @@ json run_json(const RunRow& row, const Progress& progress, const std::optional<s
           {"folder", row.folder}};
 }
 
-std::string label(const RunRow& row) { return row.run + " s" + std::to_string(row.seed); }
+std::string label(const std::string& run, std::int64_t seed) { return run + " s" + std::to_string(seed); }
+std::string label(const RunRow& row) { return label(row.run, row.seed); }
 
 std::string state_text(const registry::State& state) {
   std::string text = registry::name(state.kind);

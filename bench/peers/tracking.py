@@ -1,14 +1,16 @@
 """Records beside MLflow, in one run.
 
     python3 -m venv V && V/bin/pip install mlflow        (a virtual environment of its own)
-    V/bin/python bench/peers/tracking.py [BUILD]         without MLflow its part is left out, and said so
+    V/bin/python bench/peers/tracking.py [BUILD] [PART…]     without MLflow its part is left out, and said so
+                                                         PART: ingest, queries, follow; all if not given
 
 Figures: points a second from run folders into the registry (wall clock, and the daemon's own processor time); MLflow's
 log_batch into SQLite, a thousand a call; `assay status` and `assay compare` over 10,000 runs and 10^7 points; from the
-write of a point until `assay follow` has told of it.
+write of a point until `assay follow` has told of it. On a busy machine the processor's own time is what can be compared.
 """
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,18 +61,19 @@ def ingest(folder):
     subprocess.run([assay, "wait"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     took = time.perf_counter() - begin
     daemon = json.loads(call(env, "daemon", "status", "--json"))
-    points = runs * steps * keys
-    print(f"assay   ingest of {points:,} points: {points / took:,.0f} points/s, {points / cpu_seconds(daemon['pid']):,.0f} a second "
-          f"of processor time; daemon {daemon['memory_bytes'] / 2**20:.1f} MiB, registry {daemon['registry_bytes'] / points:.1f} bytes a point",
+    points, own = runs * steps * keys, cpu_seconds(daemon["pid"])
+    print(f"assay   ingest of {points:,} points: {points / took:,.0f} points/s, {points / own:,.0f} a second "
+          f"of processor time; load {os.getloadavg()[0]:.1f}; daemon {daemon['memory_bytes'] / 2**20:.1f} MiB, registry {daemon['registry_bytes'] / points:.1f} bytes a point",
           flush=True)
     call(env, "daemon", "stop")
-    return points / took
+    return points / took, points / own
 
 
 def mlflow_batched(folder):
     try:
         import logging
         logging.disable(logging.WARNING)
+        import mlflow
         from mlflow.entities import Metric
         from mlflow.tracking import MlflowClient
     except ImportError:
@@ -80,12 +83,13 @@ def mlflow_batched(folder):
     client = MlflowClient(f"sqlite:///{folder}/mlflow.sqlite")
     run = client.create_run(client.create_experiment("bench")).info.run_id
     count = 20_000
-    begin = time.perf_counter()
+    begin, own = time.perf_counter(), time.process_time()
     for first in range(0, count, 1000):
         client.log_batch(run, [Metric(f"m{i % keys}", i * .37, 0, i // keys) for i in range(first, first + 1000)])
-    took = time.perf_counter() - begin
-    print(f"mlflow  log_batch of {count:,} points, 1000 a call: {count / took:,.0f} points/s", flush=True)
-    return count / took
+    took, own = time.perf_counter() - begin, time.process_time() - own
+    print(f"mlflow  {mlflow.__version__}: log_batch of {count:,} points, 1000 a call: {count / took:,.0f} points/s, {count / own:,.0f} a second "
+          f"of processor time; load {os.getloadavg()[0]:.1f}", flush=True)
+    return count / took, count / own
 
 
 def queries(folder):
@@ -95,12 +99,16 @@ def queries(folder):
                          check=True, capture_output=True, text=True).stdout.strip())
     call(env, "status")
     for words in (["status"], ["compare", "bench"], ["status", "--all"]):
-        times = []
+        times, own = [], []
         for _ in range(15):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             begin = time.perf_counter()
             call(env, *words)
             times.append(time.perf_counter() - begin)
-        print(f"assay   {' '.join(words):15} {statistics.median(times) * 1e3:7.1f} ms", flush=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            own.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        print(f"assay   {' '.join(words):15} median {statistics.median(times) * 1e3:7.1f} ms, least {min(times) * 1e3:.1f}, own processor "
+              f"time {statistics.median(own) * 1e3:.1f} ms; load {os.getloadavg()[0]:.1f}", flush=True)
     call(env, "daemon", "stop")
 
 
@@ -124,17 +132,21 @@ def follow(folder):
             delays.append(time.perf_counter() - begin)
     delays.sort()
     print(f"assay   from the write of a point to `assay follow`: median {statistics.median(delays) * 1e3:.0f} ms, "
-          f"p99 {delays[98] * 1e3:.0f} ms", flush=True)
+          f"p10 {delays[10] * 1e3:.0f} ms, p99 {delays[98] * 1e3:.0f} ms; load {os.getloadavg()[0]:.1f}", flush=True)
     open(folder + "/go", "w").close()
     watcher.wait()
     call(env, "daemon", "stop")
 
 
-with tempfile.TemporaryDirectory(prefix="assay-bench-", dir=build) as top:
-    ours = ingest(top + "/i")
-    theirs = mlflow_batched(top + "/m")
-    if theirs:
-        print(f"        that is {ours / theirs:.0f} times MLflow's")
-    queries(top + "/q")
-    follow(top + "/f")
+parts = sys.argv[2:] or ["ingest", "queries", "follow"]
+with tempfile.TemporaryDirectory(prefix="assay-bench-", dir=os.environ.get("TMPDIR", "/tmp")) as top:
+    if "ingest" in parts:
+        ours, ours_own = ingest(top + "/i")
+        theirs = mlflow_batched(top + "/m")
+        if theirs:
+            print(f"        that is {ours / theirs[0]:.0f} times MLflow's; by processor time {ours_own / theirs[1]:.0f} times", flush=True)
+    if "queries" in parts:
+        queries(top + "/q")
+    if "follow" in parts:
+        follow(top + "/f")
     os.chdir("/")

@@ -49,8 +49,9 @@ class Executor {
     virtual ~Listener() = default;
     // The attempt executes: starting -> running.
     virtual void running(std::int64_t number) = 0;
-    // The attempt is over and nothing of it executes any more. `when`: unix seconds.
-    virtual void ended(std::int64_t number, const Ending& ending, double when) = 0;
+    // The attempt is over and nothing of it executes any more. `when`: unix seconds. False: it has written more than is
+    // read at one go; others have their turn, then it is to be told again.
+    virtual bool ended(std::int64_t number, const Ending& ending, double when) = 0;
     // The attempt was accepted and does not execute, or not any more for now: a batch job that is pending, was requeued
     // or preempted. `why` is shown by `assay status`; empty: it does not wait.
     virtual void waits(std::int64_t number, const std::string& why) = 0;

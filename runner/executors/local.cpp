@@ -6,6 +6,7 @@
 
 #include <array>
 #include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 #include <cerrno>
 #include <chrono>
@@ -150,7 +151,12 @@ void LocalExecutor::watch(const LivePtr& live) {
 }
 
 void LocalExecutor::over(const LivePtr& live, const Ending& ending, double when) {
-  context_.listener.ended(live->number, ending, when);
+  if (!context_.listener.ended(live->number, ending, when)) {
+    asio::post(context_.io, [this, live, ending, when] {
+      if (!live->ended) guarded(live, "recording its end", [&] { over(live, ending, when); });
+    });
+    return;
+  }
   live->ended = true;
   live->retry.cancel();
   if (live->watch.is_open()) live->watch.close();

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <asio/post.hpp>
 #include <chrono>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -304,7 +305,12 @@ void SlurmExecutor::settle_without_record(const LivePtr& live, const std::string
 }
 
 void SlurmExecutor::over(const LivePtr& live, const Ending& ending, double when) {
-  context_.listener.ended(live->number, ending, when);
+  if (!context_.listener.ended(live->number, ending, when)) {
+    asio::post(context_.io, [this, live, ending, when] {
+      if (!live->ended) guarded(live, [&] { over(live, ending, when); });
+    });
+    return;
+  }
   live->ended = true;
   // The next attempt may be here already, started by what ended() decided.
   if (const auto found = live_.find(live->number); found != live_.end() && found->second == live) live_.erase(found);

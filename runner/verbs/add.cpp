@@ -22,16 +22,14 @@ std::function<int()> setup_add(CLI::App& app) {
     const Paths paths = user_paths();
     Client client = Client::connect(paths);
     if (options->strict) options->doctor = true;
-    const std::vector<std::int64_t> numbers = submit(paths, client, *options);
+    std::vector<std::string> labels;
+    const std::vector<std::int64_t> numbers = submit(paths, client, *options, &labels);
     if (options->json) {
       std::printf("%s\n", dump({{"numbers", numbers}}).c_str());
       return static_cast<int>(kOk);
     }
-    const auto registry = registry::Registry::open(paths.registry(), registry::Registry::Access::read_only);
-    for (const std::int64_t number : numbers) {
-      const auto row = registry.run(number);
-      std::printf("%lld %s\n", static_cast<long long>(number), label(*row).c_str());
-    }
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      std::printf("%lld %s\n", static_cast<long long>(numbers[i]), labels[i].c_str());
     return static_cast<int>(kOk);
   };
 }

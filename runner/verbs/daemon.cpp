@@ -41,6 +41,8 @@ int daemon_status(bool json) {
             (group.at("limit").is_null() ? "" : ", at most " + group.at("limit").dump()) + "\n";
   if (const std::string closed = status.at("closed").get<std::string>(); !closed.empty())
     rest += "nothing starts on this machine: " + closed + "\n";
+  if (const auto left = status.value("restoring", std::size_t{0}); left > 0)
+    rest += "what " + std::to_string(left) + " runs wrote while there was no daemon is still being read\n";
   const auto text = [&](const char* key) { return status.at(key).get<std::string>(); };
   const auto mebibytes = [&](const char* key) { return status.value(key, 0.0) / (1 << 20); };
   std::printf("pid %d, for %s, on %s\n", status.at("pid").get<int>(),

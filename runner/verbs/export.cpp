@@ -10,6 +10,7 @@
 #include "runner/run_folder.h"
 #include "runner/selection.h"
 #include "runner/verbs/verbs.h"
+#include "runner/web/serve.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -59,6 +60,7 @@ int to_tensorboard(const ExportOptions& options) {
 }
 
 int to_mlflow(const ExportOptions& options) {
+  web::speak_http();
   MlflowTarget target = options.mlflow;
   if (target.address.empty())
     if (const char* address = std::getenv("MLFLOW_TRACKING_URI")) target.address = address;

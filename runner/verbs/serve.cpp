@@ -16,6 +16,7 @@ std::function<int()> setup_serve(CLI::App& app) {
                "let the page queue, end and repeat runs; the address printed then holds the token for it");
   add_json_flag(app, options->json);
   return [options] {
+    web::speak_http();
     web::serve(user_paths(), *options);
     return static_cast<int>(kOk);
   };

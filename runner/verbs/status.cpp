@@ -101,6 +101,8 @@ std::function<int()> setup_status(CLI::App& app) {
       std::fputs(text_table(table, {0, 4, 5, 6}).c_str(), stdout);
       if (std::any_of(table.begin(), table.end(), [](const auto& cells) { return cells[6].ends_with("‡"); }))
         std::fputs(kOtherQuantNote, stdout);
+      if (const auto left = daemon.value("restoring", std::size_t{0}); left > 0)
+        std::printf("what %zu runs wrote while there was no daemon is still being read\n", left);
       if (const std::string closed = daemon.at("closed").get<std::string>(); !closed.empty())
         std::printf("nothing starts on this machine: %s\n", closed.c_str());
     }

@@ -39,8 +39,8 @@ const std::vector<Verb>& verbs() {
       {"serve", "the web page: queue, live curves, tables", setup_serve},
       {"import", "records of runs that were made elsewhere: `import records FILE`, `verl LOG`, `mlflow EXPERIMENT`", setup_import},
       {"daemon", "run the daemon in the foreground; or see, stop, restart it, print its systemd unit", setup_daemon},
-      {"completions", "a completion script for bash, zsh or fish", setup_completions},
-      {"man", "the manual page: assay man | man -l -", setup_man},
+      {"completions", "a completion script for bash, zsh or fish", setup_completions, false, true},
+      {"man", "the manual page: assay man | man -l -", setup_man, false, true},
       {"supervise", "what the daemon starts for each run", setup_supervise, true},
       {"slurm-task", "what a Slurm job of ours executes on its node", setup_slurm_task, true},
   };

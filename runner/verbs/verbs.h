@@ -18,6 +18,7 @@ struct Verb {
   const char* summary;
   Setup setup;
   bool hidden = false;
+  bool of_all = false;   // it looks at the options of all the others
 };
 
 const std::vector<Verb>& verbs();

@@ -34,6 +34,8 @@ std::string machine_name() {
 
 }  // namespace
 
+void speak_http() {}
+
 void serve(const Paths& paths, const ServeOptions& options) {
   Client::connect(paths);   // so that there is a registry, and that what has ended meanwhile is in it
   AccessRules rules;

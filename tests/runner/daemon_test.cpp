@@ -53,6 +53,39 @@ TEST_CASE("SIGTERM ends the daemon and leaves runs running") {
   CHECK(home.assay({"wait", "1"}).code == 0);
 }
 
+// A client waits a minute for a daemon that it has started, and what was written meanwhile may take longer to read.
+TEST_CASE("a daemon answers before it has read all that was written while there was none") {
+  const Home home("much-to-read");
+  home.series("s", {{"a", "metric 1; touch $GATES/up; gate go"}});
+  REQUIRE(home.assay({"add", "s"}).code == 0);
+  REQUIRE(eventually([&] { return fs::exists(home.folder / "gates" / "up"); }));
+  REQUIRE(home.assay({"daemon", "stop"}).code == 0);
+  std::int64_t last = 1;
+  {
+    std::ofstream out(home.run_folders().at(0) / "metrics.jsonl", std::ios::binary | std::ios::app);
+    std::string values;
+    for (int key = 0; key < 2000; ++key) values += (key == 0 ? "\"m/" : ", \"m/") + std::to_string(key) + "\": 0." + std::to_string(key);
+    while (out.tellp() < (40 << 20)) out << "{\"step\": " << ++last << ", \"time\": 1.5, \"metrics\": {" << values << "}}\n";
+    REQUIRE(out.good());
+  }
+  home.open_gate("go");
+  REQUIRE(eventually([&] { return fs::exists(home.run_folders().at(0) / "exit.json"); }));
+
+  const pid_t daemon = home.start({"daemon"}, "daemon");
+  REQUIRE(eventually([&] { return json::parse(home.assay({"daemon", "status", "--json"}).out).at("running").get<bool>(); }));
+  CHECK(home.assay({"wait", "1"}).code == 0);
+  // How much was left when the first question came hangs on the machine; what came first does not.
+  const std::string log = slurp(home.data() / "state" / "daemon.log");
+  const auto listens = log.find("listens at", log.find("1 runs taken up"));
+  REQUIRE(listens != std::string::npos);
+  CHECK(log.find("run 1 succeeded") > listens);
+  CHECK(home.state(1) == "succeeded");
+  CHECK(home.registry().progress(1).step == last);
+  CHECK(json::parse(home.assay({"daemon", "status", "--json"}).out).at("restoring") == 0);
+  REQUIRE(::kill(daemon, SIGTERM) == 0);
+  CHECK(home.finish(daemon, "daemon").code == 0);
+}
+
 TEST_CASE("stop --kill ends what runs and leaves what waits") {
   const Home home("stop-kill");
   home.series("s", {{"a", "metric 1; touch $GATES/up-a; gate never"}, {"b", "metric 1; touch $GATES/up-b; gate never"},

@@ -113,6 +113,52 @@ TEST_CASE("records: from the command line and from the series file, versioned, f
   CHECK(records_of(home, "1").size() == 8);
 }
 
+TEST_CASE("rebuild: limits of groups, pauses, priorities and what was cleaned come back") {
+  const Home home("rebuild-queue");
+  home.series("s", {{"a", kTrainer}});
+  REQUIRE(home.assay({"group", "none-of-it", "0"}).code == 0);
+  REQUIRE(home.assay({"group", "two", "2"}).code == 0);
+  REQUIRE(home.assay({"group", "taken-back", "7"}).code == 0);
+  REQUIRE(home.assay({"group", "taken-back", "none"}).code == 0);
+  REQUIRE(home.assay({"run", "s", "--seeds", "1,2,3"}).code == 0);
+  REQUIRE(home.assay({"add", "s", "--seeds", "4,5,6", "--group", "none-of-it"}).code == 0);
+  REQUIRE(home.assay({"pause", "4", "5"}).code == 0);
+  REQUIRE(home.assay({"resume", "5"}).code == 0);
+  REQUIRE(home.assay({"edit", "6", "--priority", "3"}).code == 0);
+  REQUIRE(home.assay({"clean", "1", "2"}).code == 0);
+  const auto text = [&] {
+    return home.assay({"group"}).out + home.assay({"status"}).out + home.assay({"status", "--all"}).out;
+  };
+  const std::string before = text();
+  CHECK_THAT(before, Contains("none-of-it") && !Contains("taken-back"));
+  const registry::RunRow done = home.run(1);
+
+  REQUIRE(home.assay({"daemon", "stop"}).code == 0);
+  REQUIRE(home.assay({"rebuild"}).code == 0);
+  CHECK(text() == before);
+  CHECK(home.registry().groups() == std::map<std::string, int>{{"none-of-it", 0}, {"two", 2}});
+  for (const std::int64_t number : {1, 2, 3, 4, 5, 6}) {
+    CHECK(home.run(number).held == (number == 4));
+    CHECK(home.run(number).hidden == (number <= 2));
+  }
+  // That it was cleaned is no new end of a run.
+  CHECK(home.run(1).ended == done.ended);
+  CHECK(home.run(1).started == done.started);
+  CHECK(home.assay({"fsck", "--deep"}).code == 0);
+
+  // The file counts, also for the registry that is there; and one that cannot be read is not passed over.
+  REQUIRE(home.assay({"daemon", "stop"}).code == 0);
+  spill(home.data() / "groups.json", "{\"none-of-it\": 0, \"two\": 5}");
+  CHECK(home.assay({"fsck"}).code != 0);
+  CHECK_THAT(home.assay({"group"}).out, Contains("5"));
+  CHECK(home.registry().groups().at("two") == 5);
+  REQUIRE(home.assay({"daemon", "stop"}).code == 0);
+  spill(home.data() / "groups.json", "{\"two\": ");
+  const Result refused = home.assay({"group"});
+  CHECK(refused.code == 1);
+  CHECK_THAT(refused.err, Contains("groups.json") && Contains("delete it"));
+}
+
 TEST_CASE("rebuild: everything comes back from the folders alone; fsck finds what does not agree") {
   const Home home("rebuild");
   home.series("s", {{"a", kTrainer}, {"bad", "metric 1; echo 'no such model' >&2; exit 3"}, {"c", kTrainer}}, "\"train.steps\" = 2");
