@@ -167,7 +167,7 @@ std::string to_html_fragment(const Document& document, const Pictures& pictures,
     if (out.empty() && part->id != "title") out = contents(parts);
     std::string rendered;
     for (const Block& block : part->blocks) std::visit(HtmlWriter{rendered, pictures}, block);
-    out += "<section id=\"" + html_escape(part->id) + "\">\n" +
+    out += "<section id=\"part-" + html_escape(part->id) + "\">\n" +
            filled(templates, part->id + ".html", rendered, html_escape(document.title)) + "</section>\n";
     if (part->id == "title") out += contents(parts);
   }

@@ -53,15 +53,15 @@ try {
   await shoot('compare', `/compare?what=${series}`, {ready: '.comparison tbody tr', height: 900});
   await shoot('compare-problems', `/compare?what=${series}`, {ready: '.pairs li', act: scroll('.pairs', -150)});
   await shoot('series-report', `/series/${series}`, {ready: 'iframe.report', height: 1000, act: async (page) => {
-    await page.frameLocator('iframe.report').locator('#results').waitFor();
+    await page.frameLocator('iframe.report').locator('h2#results').waitFor();
     await scroll('#report', -10)(page);
   }});
   await shoot('phone', '/', {width: 390, height: 760, phone: true, ready: '.list .row a'});
   await shoot('phone-run', `/run/${best.number}`, {width: 390, height: 760, phone: true, ready: 'figure.chart canvas'});
   await shoot('dark-run', `/run/${best.number}`, {dark: true, ready: 'figure.chart canvas', height: 900});
   await shoot('dark-compare', `/compare?what=${series}`, {dark: true, ready: '.comparison tbody tr'});
-  await shoot('dark-report', `/series/${series}`, {dark: true, ready: 'iframe.report', height: 1000, act: async (page) => {
-    await page.frameLocator('iframe.report').locator('#results').waitFor();
+  await shoot('dark-report', `/series/${series}`, {dark: true, ready: 'iframe.report', height: 820, act: async (page) => {
+    await page.frameLocator('iframe.report').locator('h2#results').waitFor();
     await scroll('#report', -10)(page);
   }});
 } finally {

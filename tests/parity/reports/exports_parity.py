@@ -183,7 +183,7 @@ try:
         run = client.create_run(theirs, run_name=name)
         client.log_param(run.info.run_id, "seed", 7)
         client.log_param(run.info.run_id, "optimizer.lr", "0.0003")
-        client.log_param(run.info.run_id, "batch/size <b>", "many")
+        client.log_param(run.info.run_id, "batch/size", "many")
         for step in range(0, 30, 10):
             client.log_metric(run.info.run_id, "test_acc", (seed + step / 10) / 8, step=step)
         if ends:
@@ -211,7 +211,11 @@ try:
 finally:
     if server is not None and server.poll() is None:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
     assay("daemon", "stop", check=False)
 
 print("equal" if not failures else f"{len(failures)} DIFFERENT")
