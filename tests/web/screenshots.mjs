@@ -47,10 +47,10 @@ const scroll = (selector, by = -70) => (page) => page.evaluate(([s, y]) => { doc
 try {
   const runs = JSON.parse(execFileSync(assay, ['status', series, '--json'], {env, encoding: 'utf8'}));
   const best = runs.filter((run) => run.state === 'succeeded' && /g-/.test(run.run))[0] || runs[0];
-  await shoot('runs', '/', {ready: '.list .row a'});
+  await shoot('runs', '/', {ready: '.list .row a', height: 680});
   await shoot('run', `/run/${best.number}`, {ready: 'figure.chart canvas', height: 900});
   await shoot('run-answers', `/run/${best.number}`, {ready: '.samples li', act: scroll('#answers')});
-  await shoot('compare', `/compare?what=${series}`, {ready: '.comparison tbody tr', height: 900});
+  await shoot('compare', `/compare?what=${series}`, {ready: '.comparison tbody tr', height: 860});
   await shoot('compare-problems', `/compare?what=${series}`, {ready: '.pairs li', act: scroll('.pairs', -150)});
   await shoot('series-report', `/series/${series}`, {ready: 'iframe.report', height: 1000, act: async (page) => {
     await page.frameLocator('iframe.report').locator('h2#results').waitFor();
