@@ -305,7 +305,7 @@ CauseTable judge_causes(const SeriesLog& log, const std::vector<Arm>& arms, doub
       row.reason = "found: " + row.contrast.run + " against " + row.contrast.against + ": " +
                    points_text(*row.contrast.points) + ", 95 % interval " + interval_text(row.contrast.interval) + " (" +
                    row.contrast.test + ", " + p_words(row.contrast.p) + ", Holm-adjusted " + p_words(row.adjusted) +
-                   "), the largest gain of all pairs";
+                   "), the largest significant gain";
       continue;
     }
     judge(row, table.margin, alpha);
