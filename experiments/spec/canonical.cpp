@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <string_view>
 
 #include "experiments/spec/fields.h"
 #include "support/files.h"
@@ -31,6 +33,31 @@ std::optional<Value> to_value(const json& node) {
 }
 
 [[noreturn]] void refuse(const std::string& message) { throw std::runtime_error("config: " + message); }
+
+// Runs outlive the assay that froze them, and keys come with time. These the first frozen configurations had, and so have
+// all: one that is missing is damage. Any other that is missing was not there yet, and means what was in force then: its
+// default, unless before() says otherwise.
+constexpr std::string_view kFirstKeys[] = {
+    "data.test", "data.train", "eval.batch_size", "eval.limit", "eval.quant", "eval.test_freq", "grpo.advantage",
+    "grpo.clip_ratio_c", "grpo.clip_ratio_high", "grpo.clip_ratio_low", "grpo.filter_groups", "grpo.gen_batch_size",
+    "grpo.loss_agg", "grpo.max_num_gen_batches", "grpo.micro_batch_size", "grpo.mini_batch_size",
+    "grpo.overlong_buffer", "grpo.overlong_factor", "grpo.train_batch_size", "lora.alpha", "lora.rank",
+    "lora.targets", "model.dtype", "model.path", "optimizer.beta1", "optimizer.beta2", "optimizer.eps",
+    "optimizer.grad_clip", "optimizer.lr", "optimizer.warmup_steps", "optimizer.weight_decay", "prompt.style",
+    "prompt.system", "prompt.text", "quant.apply_during", "quant.blocking", "quant.exclude", "quant.format",
+    "quant.hook", "quant.injection_point", "quant.mode", "quant.ste", "quant.targets", "quant.tensor_scale",
+    "reward.scorer", "rollout.batch_size", "rollout.max_prompt_length", "rollout.max_response_length",
+    "rollout.samples_per_prompt", "rollout.temperature", "rollout.top_k", "rollout.top_p", "schedule.stall_timeout",
+    "schedule.time_limit", "train.device", "train.seed", "train.steps", "train.threads", "trainer.argv",
+    "trainer.kind",
+};
+
+// Of a key whose default is not what was in force before there was the key.
+std::optional<Value> before(std::string_view key) {
+  if (key == "checkpoint.every") return std::int64_t{0};   // there were no checkpoints
+  if (key == "checkpoint.keep_best") return false;
+  return std::nullopt;
+}
 
 // Every key that stands in the file, as "section.name".
 void check_keys(const json& root) {
@@ -90,7 +117,12 @@ Config config_from_json(const json& root) {
     const std::string key(field.key);
     const std::size_t dot = key.find('.');
     const std::string section = key.substr(0, dot), name = key.substr(dot + 1);
-    if (!root.contains(section) || !root.at(section).contains(name)) refuse("'" + key + "' is missing");
+    if (!root.contains(section) || !root.at(section).contains(name)) {
+      if (std::find(std::begin(kFirstKeys), std::end(kFirstKeys), field.key) != std::end(kFirstKeys))
+        refuse("'" + key + "' is missing");
+      if (const auto value = before(field.key)) field.set(config, *value);
+      continue;
+    }
     const std::optional<Value> value = to_value(root.at(section).at(name));
     if (!value) refuse("'" + key + "': wanted " + field.expected() + ", got " + root.at(section).at(name).dump());
     const auto taken = accept(field, *value);

@@ -13,8 +13,8 @@ namespace assay::spec {
 std::string canonical_json(const Config& config);
 std::string derived_json(const Derived& derived);
 
-// Reads what canonical_json() wrote. Throws std::runtime_error naming the key that is missing, unknown or of a wrong
-// type.
+// Reads what canonical_json() wrote, of this assay or an older one: a key that was not there yet means what was in force then
+// (docs/run-folder.md). Throws std::runtime_error naming the key that is missing, unknown or of a wrong type.
 Config config_from_json(const nlohmann::json& json);
 Derived derived_from_json(const nlohmann::json& json);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -126,6 +127,28 @@ TEST_CASE("any single field changes the hash") {
     field.set(config, value);
     CHECK(config_hash(config) != before);
   }
+}
+
+TEST_CASE("a configuration that an older assay froze means what it meant then") {
+  // Of a run of 25 November 2026, before checkpoints, ranks, executors and noise.
+  std::ifstream in(std::string(ASSAY_SOURCE_DIR) + "/tests/golden/config/2026-11-23.json");
+  const json frozen = json::parse(in);
+  const Config config = config_from_json(frozen);
+  const json now = parsed(config);
+  for (const auto& [section, table] : frozen.items())
+    for (const auto& [name, value] : table.items()) CHECK(now.at(section).at(name) == value);
+  CHECK(config.checkpoint.every == 0);   // not its default: there were none
+  CHECK_FALSE(config.checkpoint.keep_best);
+  CHECK(config.train.ranks == 1);
+  CHECK(config.noise.kind == "none");
+  CHECK(config.schedule.executor == "local");
+  // None of its own keys may go missing, or it was damaged.
+  for (const auto& [section, table] : frozen.items())
+    for (const auto& [name, value] : table.items()) {
+      json damaged = frozen;
+      damaged[section].erase(name);
+      CHECK_THAT(refusal(damaged), has("'" + section + "." + name + "' is missing"));
+    }
 }
 
 TEST_CASE("config_from_json names what is wrong") {
