@@ -21,6 +21,8 @@ namespace {
 
 constexpr double kCommandTime = 60;    // seconds; a busy slurmctld answers late
 constexpr double kTryAgain = 5;        // after Slurm did not answer
+constexpr auto kAccountingEvery = std::chrono::seconds(1);
+constexpr int kAccountingLooks = 20;
 constexpr int kLooksWithoutRecord = 5; // an exit record may arrive later than Slurm's word, over a network file system
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
@@ -57,11 +59,12 @@ struct SlurmExecutor::Live {
   bool cancelled = false;              // it waited, and scancel has been told
   std::chrono::steady_clock::time_point told{};   // when its supervisor was last told to end
   int looks_without_record = 0;
+  bool settled = false;                // how it ended is known, and accounting is being asked
   bool ended = false;
 };
 
 SlurmExecutor::SlurmExecutor(const ExecutorContext& context)
-    : context_(context), timer_(context.io), every_(look_every()) {}
+    : context_(context), timer_(context.io), every_(look_every()), accounting_(in_path("sacct")) {}
 
 SlurmExecutor::~SlurmExecutor() = default;
 
@@ -227,7 +230,7 @@ void SlurmExecutor::heard(const std::vector<slurm::Row>& rows) {
   }
   const auto all = live_;
   for (const auto& [number, live] : all) {
-    if (live->place.name.empty()) continue;
+    if (live->place.name.empty() || live->settled) continue;
     const slurm::Row* row = nullptr;
     if (live->place.job != 0) {
       if (const auto found = by_id.find({live->place.job, live->place.task}); found != by_id.end()) row = found->second;
@@ -269,20 +272,18 @@ void SlurmExecutor::forgotten(const LivePtr& live) {
     live->place.task = 0;
     return submit(std::make_shared<Batch>(Batch{live}));
   }
-  run_command(context_.io, {"sacct", "--noheader", "--allocations", "--parsable2", "--format=State", "--jobs=" + live->place.id()},
-              "", kCommandTime, [this, live](const CommandResult& result) {
-    if (live->ended) return;
-    // "CANCELLED by 1000"
-    const std::string line = result.code == 0 ? first_line(result.out) : "";
+  run_command(context_.io, slurm::sacct(live->place), "", kCommandTime, [this, live](const CommandResult& result) {
+    if (live->ended || live->settled) return;
+    const auto job = result.code == 0 ? slurm::accounted(result.out) : std::nullopt;
     guarded(live, [&] {
-      if (!settle_by_record(live, true)) settle_without_record(live, line.substr(0, line.find(' ')));
+      if (!settle_by_record(live, true)) settle_without_record(live, job ? job->state : "");
     });
   });
 }
 
 // True when the exit record settles it. `over`: Slurm says that nothing of it executes any more.
 bool SlurmExecutor::settle_by_record(const LivePtr& live, bool over_in_slurm) {
-  if (live->ended) return true;
+  if (live->ended || live->settled) return true;
   const auto record = read_exit(live->folder);
   if (!record) return false;
   const bool asked = fs::exists(live->folder / "kill.json");
@@ -305,9 +306,39 @@ void SlurmExecutor::settle_without_record(const LivePtr& live, const std::string
 }
 
 void SlurmExecutor::over(const LivePtr& live, const Ending& ending, double when) {
+  if (!accounting_ || live->place.job == 0) return finish(live, ending, when);
+  live->settled = true;
+  ask_accounting(live, ending, when, kAccountingLooks);
+}
+
+// Our exit record comes before Slurm has seen the job's end, and its accounting hears of that last.
+void SlurmExecutor::ask_accounting(const LivePtr& live, const Ending& ending, double when, int looks) {
+  run_command(context_.io, slurm::sacct(live->place), "", kCommandTime, [=, this](const CommandResult& result) {
+    const auto job = result.code == 0 ? slurm::accounted(result.out) : std::nullopt;
+    if (result.code != 0 && result.err.find("accounting storage is disabled") != std::string::npos) {
+      accounting_ = false;
+    } else if (!job && looks > 1) {
+      const auto timer = std::make_shared<asio::steady_timer>(context_.io, kAccountingEvery);
+      return timer->async_wait([=, this](const asio::error_code& error) {
+        [[maybe_unused]] const auto kept = timer;
+        if (!error) ask_accounting(live, ending, when, looks - 1);
+      });
+    } else if (!job) {
+      context_.log->warn("run {}: accounting does not know how job {} ended: {}", live->number, live->place.id(),
+                         first_line(result.err));
+    }
+    live->settled = false;   // what fails now is tried again with the next look
+    guarded(live, [&] {
+      if (job) support::LineWriter(live->folder / "events.jsonl").write(slurm::event_line(live->place, *job, when));
+      finish(live, ending, when);
+    });
+  });
+}
+
+void SlurmExecutor::finish(const LivePtr& live, const Ending& ending, double when) {
   if (!context_.listener.ended(live->number, ending, when)) {
     asio::post(context_.io, [this, live, ending, when] {
-      if (!live->ended) guarded(live, [&] { over(live, ending, when); });
+      if (!live->ended) guarded(live, [&] { finish(live, ending, when); });
     });
     return;
   }

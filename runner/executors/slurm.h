@@ -6,7 +6,8 @@
 // run then waits again, and goes on from its checkpoint under the same attempt.
 //
 // An exit record of the supervisor is the truth, except when it was killed and we did not ask: then Slurm's word decides
-// whether it was cancelled or comes back. Accounting (sacct) is asked only about jobs that slurmctld has forgotten.
+// whether it was cancelled or comes back. Where the cluster has accounting, an attempt is over once sacct has said how its
+// job ended (state, exit code, time, memory), which becomes an event of the run; after kAccountingLooks it is over anyhow.
 #pragma once
 
 #include <asio/steady_timer.hpp>
@@ -48,6 +49,8 @@ class SlurmExecutor : public Executor {
   void settle_without_record(const LivePtr& live, const std::string& state);
   void tell_to_end(const LivePtr& live, bool runs);
   void over(const LivePtr& live, const Ending& ending, double when);
+  void ask_accounting(const LivePtr& live, const Ending& ending, double when, int looks);
+  void finish(const LivePtr& live, const Ending& ending, double when);
   void guarded(const LivePtr& live, const std::function<void()>& work);
 
   ExecutorContext context_;
@@ -56,6 +59,7 @@ class SlurmExecutor : public Executor {
   double every_;                           // seconds between two looks
   bool looking_ = false, soon_ = false;
   std::string unreachable_;                // what squeue last complained of
+  bool accounting_;                        // there is sacct, and it has not said that the cluster has none
 };
 
 }  // namespace assay::runner

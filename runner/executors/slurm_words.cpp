@@ -1,7 +1,9 @@
 #include "runner/executors/slurm_words.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
@@ -19,6 +21,15 @@ std::optional<std::int64_t> number(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
+}
+
+std::vector<std::string> cells_of(const std::string& line) {
+  std::vector<std::string> cells(1);
+  for (const char c : line) {
+    if (c == '|') cells.emplace_back();
+    else cells.back() += c;
+  }
+  return cells;
 }
 
 // For /bin/sh, whatever is in it.
@@ -87,11 +98,7 @@ std::vector<Row> rows(const std::string& answer) {
   std::vector<Row> all;
   std::istringstream lines(answer);
   for (std::string line; std::getline(lines, line);) {
-    std::vector<std::string> cells(1);
-    for (const char c : line) {
-      if (c == '|') cells.emplace_back();
-      else cells.back() += c;
-    }
+    const auto cells = cells_of(line);
     if (cells.size() != 6) continue;
     const auto job = number(cells[0]), task = number(cells[1]);
     if (job && task) all.push_back({*job, *task, cells[2], cells[3], cells[4], cells[5]});
@@ -111,6 +118,46 @@ Phase phase(const std::string& state) {
 std::string waits(const Row& row) {
   const bool told = !row.reason.empty() && row.reason != "None";
   return "Slurm: " + (told ? row.reason : row.state);
+}
+
+std::vector<std::string> sacct(const Place& place) {
+  return {"sacct", "--noheader", "--parsable2", "--units=K", "--format=JobID,State,ExitCode,ElapsedRaw,MaxRSS",
+          "--jobs=" + place.id()};
+}
+
+std::optional<Accounted> accounted(const std::string& answer) {
+  // The job first, then its steps, "17_3.batch", "17_3.0": only these have a MaxRSS.
+  std::optional<Accounted> job;
+  std::istringstream lines(answer);
+  for (std::string line; std::getline(lines, line);) {
+    const auto cells = cells_of(line);
+    if (cells.size() != 5) continue;
+    if (cells[0].find('.') == std::string::npos) {
+      if (job) break;
+      job.emplace();
+      job->state = cells[1].substr(0, cells[1].find(' '));   // "CANCELLED by 1000"
+      const auto colon = cells[2].find(':');
+      job->code = static_cast<int>(number(cells[2].substr(0, colon)).value_or(0));
+      if (colon != std::string::npos) job->signal = static_cast<int>(number(cells[2].substr(colon + 1)).value_or(0));
+      job->elapsed = number(cells[3]).value_or(0);
+    } else if (job && !cells[4].empty()) {
+      const double kibibytes = std::strtod(cells[4].c_str(), nullptr);   // "51312K", "51312.50K"
+      job->max_rss = std::max(job->max_rss, static_cast<std::int64_t>(kibibytes * 1024));
+    }
+  }
+  if (job && phase(job->state) != Phase::over) job.reset();
+  return job;
+}
+
+std::string event_line(const Place& place, const Accounted& job, double when) {
+  std::string message = "Slurm's job " + place.id() + ": " + job.state + ", exit code " + std::to_string(job.code);
+  if (job.signal != 0) message += ", signal " + std::to_string(job.signal);
+  message += ", " + std::to_string(job.elapsed) + " s";
+  if (job.max_rss >= 0) message += ", at most " + std::to_string(job.max_rss >> 20) + " MiB";
+  json data = {{"job", place.id()}, {"state", job.state}, {"exit_code", job.code}, {"signal", job.signal},
+               {"elapsed", job.elapsed}, {"max_rss", nullptr}};
+  if (job.max_rss >= 0) data["max_rss"] = job.max_rss;
+  return json{{"time", when}, {"step", -1}, {"kind", "slurm_accounting"}, {"message", message}, {"data", data}}.dump();
 }
 
 State without_record(const std::string& state, const std::string& job, const std::string& by) {

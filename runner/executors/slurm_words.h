@@ -48,6 +48,19 @@ Phase phase(const std::string& state);
 // "Slurm: Resources", for `assay status`.
 std::string waits(const Row& row);
 
+// What Slurm's accounting (sacct) says of a job's latest life.
+struct Accounted {
+  std::string state;
+  int code = 0, signal = 0;      // of the batch script
+  std::int64_t elapsed = 0;      // seconds
+  std::int64_t max_rss = -1;     // bytes, of the largest process of any step; -1: the cluster does not gather it
+};
+std::vector<std::string> sacct(const Place& place);
+// Nothing when accounting does not know the job, or not its end yet.
+std::optional<Accounted> accounted(const std::string& answer);
+// A line of events.jsonl.
+std::string event_line(const Place& place, const Accounted& job, double when);
+
 // The final state of a job of which there is no exit record of ours, by Slurm's word for it. `by`: who asked us to end it,
 // empty if nobody did. `job`: how its detail names it, "17_3".
 registry::State without_record(const std::string& state, const std::string& job, const std::string& by);

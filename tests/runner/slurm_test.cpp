@@ -8,17 +8,17 @@ namespace slurm = assay::runner::slurm;
 
 namespace {
 
-// One cluster for the whole program.
 class Cluster {
  public:
-  Cluster() : folder_(fresh_folder("r-slurm-cluster")) {
-    code_ = run(script("start") + " " + folder_.string(), text_);
+  explicit Cluster(const std::string& name = "r-slurm-cluster", const std::string& options = "") : folder_(fresh_folder(name)) {
+    code_ = run(script("start") + " " + folder_.string() + " " + options, text_);
     if (code_ == 0) conf_ = text_.substr(0, text_.find('\n'));
   }
   ~Cluster() {
     std::string ignored;
     run(script("stop") + " " + folder_.string(), ignored);
   }
+  // One for the whole program.
   static Cluster& get() {
     static Cluster cluster;
     return cluster;
@@ -91,6 +91,51 @@ double last_score(const Home& home, std::int64_t number, std::int64_t step) {
   for (const auto& point : home.registry().metrics(number, "critic/score/mean"))
     if (point.step == step) return point.value;
   return -1;
+}
+
+// A small part of E13 for the embedded trainer: seconds.
+void add_e13(SlurmHome& home, const std::vector<std::string>& more) {
+  home.environment["ASSAY_EXPERIMENTS"] = std::string(ASSAY_SOURCE_DIR) + "/experiments";
+  std::vector<std::string> words = {"add", "e13/bf16"};
+  for (const char* set : {"grpo.train_batch_size=8", "grpo.mini_batch_size=4", "rollout.max_response_length=32", "eval.limit=16",
+                          "checkpoint.every=1"})
+    words.insert(words.end(), {"--set", set});
+  words.insert(words.end(), more.begin(), more.end());
+  REQUIRE(home.assay(words).code == 0);
+}
+
+// What a run's bits are compared by: (step, key) -> value, without times.
+std::map<std::pair<std::int64_t, std::string>, double> metrics_of(const Home& home, std::int64_t number) {
+  std::map<std::pair<std::int64_t, std::string>, double> all;
+  std::istringstream lines(slurp(fs::path(home.run(number).folder) / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find('{') == std::string::npos) continue;
+    const json document = json::parse(line);
+    for (const auto& [key, value] : document.at("metrics").items())
+      if (key.rfind("timing_s/", 0) != 0 && key.rfind("perf/", 0) != 0 && value.is_number())
+        all[{document.at("step").get<std::int64_t>(), key}] = value.get<double>();
+  }
+  return all;
+}
+
+bool has_step(const Home& home, std::int64_t number, std::int64_t step) {
+  return slurp(fs::path(home.run(number).folder) / "metrics.jsonl").find("\"step\":" + std::to_string(step) + ",") != std::string::npos;
+}
+
+// Processes that srun has started as this rank of the run.
+std::vector<pid_t> ranks_of(const Home& home, std::int64_t number, int rank) {
+  const std::string nul(1, '\0');
+  std::vector<pid_t> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const std::string environ = nul + slurp(entry.path() / "environ");
+    if (environ.find(nul + "ASSAY_RUN_DIR=" + home.run(number).folder + nul) != std::string::npos &&
+        environ.find(nul + "PMIX_RANK=" + std::to_string(rank) + nul) != std::string::npos)
+      found.push_back(static_cast<pid_t>(std::stol(name)));
+  }
+  return found;
 }
 
 }  // namespace
@@ -176,6 +221,88 @@ TEST_CASE("a preempted run goes back into the queue and runs again") {
   CHECK(count_lines(fs::path(home.run(1).folder) / "metrics.jsonl") == 2);
 }
 
+TEST_CASE("a requeued run of the embedded trainer goes on from its checkpoint, to the bits of one that was left alone") {
+  const Cluster& cluster = Cluster::get();
+  if (!cluster.there()) return;
+  SlurmHome home(cluster, "resume");
+  add_e13(home, {"--slurm", "--set", "train.steps=16"});
+  REQUIRE(eventually([&] { return home.state(1) == "running" && has_step(home, 1, 3); }, 600));
+  CHECK(cluster.ask("scontrol requeue " + job_of(home, 1)) == "");
+  const fs::path folder = home.run(1).folder;
+  REQUIRE(starts_again(cluster, job_of(home, 1), [&] { return fs::exists(folder / "attempts" / "0001.1") && fs::exists(folder / "supervisor.json"); }));
+  add_e13(home, {"--set", "train.steps=16"});
+  REQUIRE(home.assay({"wait", "1", "2"}).code == 0);
+  CHECK(home.run(1).attempt == 1);
+  CHECK(slurp(folder / "events.jsonl").find("\"resumed\"") != std::string::npos);
+  CHECK(slurp(folder / "events.jsonl").find("replay-differs") == std::string::npos);
+  const auto whole = metrics_of(home, 2);
+  CHECK(whole.size() > 40);
+  CHECK(metrics_of(home, 1) == whole);
+  const fs::path adapter = fs::path("adapter") / "adapter_model.safetensors";
+  CHECK(slurp(folder / adapter) == slurp(fs::path(home.run(2).folder) / adapter));
+}
+
+TEST_CASE("two ranks on two nodes by srun are one within float summation; one that is killed is named") {
+  const Cluster& cluster = Cluster::get();
+  if (!cluster.there()) return;
+  if (!fs::exists(Home::program().parent_path() / "libassay_mpi.so")) {
+    WARN("SKIPPED: there is no libassay_mpi.so (libopenmpi-dev)");
+    return;
+  }
+  SlurmHome home(cluster, "ranks");
+  const std::string two_nodes = "schedule.slurm_options=[\"--nodes=2\",\"--ntasks-per-node=1\"]";
+  add_e13(home, {"--slurm", "--set", "train.ranks=2", "--set", two_nodes, "--set", "train.steps=2"});
+  add_e13(home, {"--set", "train.steps=2"});
+  REQUIRE(home.assay({"wait", "1", "2"}).code == 0);
+  CHECK(cluster.ask("scontrol show job " + job_of(home, 1)).find("NodeList=[1-2]") != std::string::npos);
+  const auto two = metrics_of(home, 1), one = metrics_of(home, 2);
+  REQUIRE(two.size() == one.size());
+  for (const auto& [place, value] : one) {
+    INFO(place.first << " " << place.second);
+    REQUIRE(two.count(place) == 1);
+    if (place.first <= 1) CHECK(two.at(place) == Approx(value).epsilon(1e-4).margin(1e-6));
+  }
+
+  add_e13(home, {"--slurm", "--set", "train.ranks=2", "--set", two_nodes, "--set", "train.steps=100000", "--set", "eval.test_freq=100000"});
+  REQUIRE(eventually([&] { return home.run(3).state.kind == registry::StateKind::running && has_step(home, 3, 1); }, 600));
+  const auto victims = ranks_of(home, 3, 1);
+  REQUIRE(victims.size() == 1);
+  REQUIRE(::kill(victims.front(), SIGKILL) == 0);
+  CHECK(home.assay({"wait", "3"}).code == 4);
+  CHECK(home.state(3) == "failed");
+  CHECK_THAT(home.run(3).state.detail, Catch::Contains("rank 1 of 2 was ended by a signal"));
+  CHECK(ranks_of(home, 3, 0).empty());
+}
+
+// Not among the tests that run by themselves: MariaDB and slurmdbd take their time. slurm_tests "[accounting]"
+TEST_CASE("where there is accounting, its figures become an event of the run", "[.][accounting]") {
+  const Cluster cluster("r-slurm-cluster-accounting", "--accounting");
+  if (!cluster.there()) return;
+  const SlurmHome home(cluster, "accounting");
+  home.series("s", {{"a", "metric 1; head -c 60000000 /dev/zero | tail -c 60000000 | (sleep 4; wc -c)"}, {"b", "metric 1; exit 3"},
+                    {"c", "metric 1; touch $GATES/up; gate never"}});
+  REQUIRE(home.assay({"add", "s", "--slurm"}).code == 0);
+  REQUIRE(eventually([&] { return home.state(3) == "running" && up(home, "up"); }));
+  cluster.ask("scancel " + job_of(home, 3));
+  CHECK(home.assay({"wait", "s"}).code == 4);
+  CHECK(home.state(1) == "succeeded");
+  CHECK(home.state(2) == "failed");
+  CHECK(home.state(3) == "killed");
+  const auto figures = [&](std::int64_t number) {
+    for (const auto& event : home.registry().events(number))
+      if (event.kind == "slurm_accounting") return json::parse(event.data_json);
+    return json();
+  };
+  const json a = figures(1), b = figures(2), c = figures(3);
+  INFO(a << "\n" << b << "\n" << c);
+  REQUIRE((a.is_object() && b.is_object() && c.is_object()));
+  CHECK(a.at("job") == job_of(home, 1));
+  CHECK(a.at("state") == "COMPLETED");
+  CHECK(a.at("elapsed") >= 4);
+  CHECK(a.at("max_rss") > 60'000'000);
+  CHECK(c.at("state") == "CANCELLED");
+}
+
 TEST_CASE("what sbatch refuses is the run's failure, in its words") {
   const Cluster& cluster = Cluster::get();
   if (!cluster.there()) return;
@@ -218,4 +345,17 @@ TEST_CASE("what is said to Slurm, and what it says") {
   CHECK(slurm::without_record("CANCELLED", "1_2", "anna").detail == "anna");
   CHECK(slurm::place_from_json(slurm::to_json({"n", 3, 17})) == slurm::Place{"n", 3, 17});
   CHECK_THROWS_AS(slurm::place_from_json("{}"), std::runtime_error);
+
+  const auto job = slurm::accounted("1_2|CANCELLED by 1000|3:9|12|\n1_2.batch|FAILED|3:0|12|2048K\n1_2.0|FAILED|3:0|11|100.50K\n");
+  REQUIRE(job);
+  CHECK(job->state == "CANCELLED");
+  CHECK(job->code == 3);
+  CHECK(job->signal == 9);
+  CHECK(job->elapsed == 12);
+  CHECK(job->max_rss == 2 << 20);
+  CHECK_FALSE(slurm::accounted("1_2|RUNNING|0:0|3|\n1_2.batch|RUNNING|0:0|3|\n"));
+  CHECK_FALSE(slurm::accounted(""));
+  const json event = json::parse(slurm::event_line({"n", 2, 1}, *job, 5));
+  CHECK(event.at("message") == "Slurm's job 1_2: CANCELLED, exit code 3, signal 9, 12 s, at most 2 MiB");
+  CHECK(event.at("data").at("max_rss") == 2 << 20);
 }
