@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "runner/attempts.h"
+#include "runner/care.h"
 #include "runner/fleet_live.h"
 #include "runner/groups.h"
 #include "support/files.h"
@@ -250,8 +251,10 @@ std::uintmax_t Fleet::clean(const std::vector<std::int64_t>& numbers, bool check
       registry_.edit_run(number, edit);
     }
   });
-  if (checkpoints)
+  if (checkpoints) {
+    const auto cited = cited_runs(registry_);   // what something rests on stays, whoever asks
     for (const std::int64_t number : numbers) {
+      if (cited.count(number) != 0) continue;
       const fs::path folder = row_of(registry_, number).folder;
       std::vector<fs::path> places = {folder / "checkpoints"};
       std::error_code error;
@@ -263,6 +266,7 @@ std::uintmax_t Fleet::clean(const std::vector<std::int64_t>& numbers, bool check
         freed += bytes;
       }
     }
+  }
   for (const std::int64_t number : numbers) changed_(number);
   return freed;
 }

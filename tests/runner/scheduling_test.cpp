@@ -160,6 +160,35 @@ TEST_CASE("pause holds a waiting run back, and resume lets it go") {
   CHECK(home.assay({"wait", "2"}).code == 0);
 }
 
+TEST_CASE("pause stops a running run where it is, whatever its trainer can do; resume lets it go on") {
+  const Home home("pause-stop");
+  home.series("s", {{"a", "metric 1; touch $GATES/up; gate go; metric 2"}, {"b", "metric 1; touch $GATES/up-b; gate never"}});
+  REQUIRE(home.assay({"add", "s"}).code == 0);
+  REQUIRE(eventually([&] { return fs::exists(home.folder / "gates" / "up") && fs::exists(home.folder / "gates" / "up-b"); }));
+  const auto trainer_state = [&](std::int64_t number) {
+    const auto record = runner::read_supervisor(home.run(number).folder);
+    REQUIRE((record && record->trainer.pid != 0));
+    const std::string stat = slurp("/proc/" + std::to_string(record->trainer.pid) + "/stat");
+    const auto bracket = stat.rfind(") ");   // behind the name, which may hold anything
+    return bracket == std::string::npos ? '-' : stat.at(bracket + 2);
+  };
+  REQUIRE(home.assay({"pause", "1", "2"}).code == 0);
+  REQUIRE(eventually([&] { return trainer_state(1) == 'T' && trainer_state(2) == 'T'; }, 600));
+  CHECK(home.state(1) == "running");   // it keeps what it has
+  home.open_gate("go");
+  home.kill_daemon();
+  REQUIRE(home.assay({"status"}).code == 0);   // the next daemon leaves it stopped
+  CHECK(trainer_state(1) == 'T');
+  CHECK(count_lines(fs::path(home.run(1).folder) / "metrics.jsonl") == 1);
+  REQUIRE(home.assay({"resume", "1"}).code == 0);
+  CHECK(home.assay({"wait", "1"}).code == 0);
+  CHECK(home.run(1).attempt == 1);
+  CHECK(home.registry().metrics(1).size() == 2);
+  CHECK(trainer_state(2) == 'T');
+  CHECK(home.assay({"kill", "2", "--grace", "60"}).code == 0);   // a stopped one hears of SIGTERM at once
+  CHECK(home.state(2) == "killed");
+}
+
 TEST_CASE("pause to a checkpoint frees what the run had; resume goes on from it") {
   const Home home("pause-checkpoint");
   home.series("s", {{"a",
@@ -268,6 +297,30 @@ TEST_CASE("clean takes ended runs out of the short listing and deletes checkpoin
   CHECK(json::parse(home.assay({"clean", "1", "--checkpoints", "--json"}).out).at("freed_bytes") == 100000);
   CHECK_FALSE(fs::exists(fs::path(home.run(1).folder) / "checkpoints"));
   CHECK(home.registry().metrics(1).size() == 1);
+}
+
+TEST_CASE("clean keeps the checkpoints of a run that something rests on, and says why") {
+  const Home home("clean-cited");
+  const std::string script = "metric 1; mkdir -p $ASSAY_RUN_DIR/checkpoints/step-000001; head -c 1000 /dev/zero > "
+                             "$ASSAY_RUN_DIR/checkpoints/step-000001/x";
+  home.series("s", {{"a", script}, {"b", script}, {"c", script}, {"d", script}});
+  const fs::path file = home.folder / "series" / "s.toml";
+  std::string text = slurp(file);   // b is compared with a
+  text.replace(text.find("id = \"b\"\nbaseline = \"\""), 22, "id = \"b\"\nbaseline = \"a\"");
+  spill(file, text + "[[cause]]\nname = \"noise\"\nrun = \"b\"\nagainst = \"a\"\n");
+  REQUIRE(home.assay({"run", "s"}).code == 0);
+  REQUIRE(home.assay({"verdict", "3", "it holds"}).code == 0);
+  const Result cleaned = home.assay({"clean", "--checkpoints", "--json"});
+  REQUIRE(cleaned.code == 0);
+  CHECK(json::parse(cleaned.out).at("freed_bytes") == 1000);
+  const auto kept = [&](std::int64_t number) { return fs::exists(fs::path(home.run(number).folder) / "checkpoints" / "step-000001" / "x"); };
+  CHECK(kept(1));
+  CHECK(kept(2));
+  CHECK(kept(3));
+  CHECK_FALSE(kept(4));
+  const Result named = home.assay({"clean", "3", "--checkpoints"});
+  CHECK_THAT(named.err, Catch::Contains("run 3: its checkpoints stay: a verdict speaks of it"));
+  CHECK(kept(3));
 }
 
 TEST_CASE("no queue restarts empty: a registry that cannot be read is refused, and not touched") {
