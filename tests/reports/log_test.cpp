@@ -219,6 +219,16 @@ TEST_CASE("causes: found, ruled out, of effect, confounded, missing") {
   CHECK(judge_causes(without, few).margin == 5);
 }
 
+TEST_CASE("a larger gain that is not significant stands beside the cause found") {
+  SeriesLog log = made_series();
+  for (LoggedRun& run : log.runs)   // far apart from seed to seed
+    if (run.result.id == "g") run.result.last = made_point(20, run.result.seed == 2 ? 70 : 190, 200, 0, run.quant_label);
+  const std::string text = to_markdown(series_document(log));
+  CHECK_THAT(text, Contains("**The cause found: hook.**") && Contains("the largest significant gain") &&
+                       Contains("**A larger gain that is not settled: straight-through estimator.** g against f: "));
+  CHECK(to_markdown(series_document(made_series())).find("not settled") == std::string::npos);
+}
+
 TEST_CASE("an undecided cause says what would decide it") {
   SeriesLog log = made_series();
   log.causes = {{"a", "f", "d", "", ""}};
