@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -43,8 +44,12 @@ bool was_cut_off(const fs::path& folder) {
 }  // namespace
 
 bool by_signal_from_outside(const ExitRecord& record) {
-  return record.kind == "killed" ||
-         (record.kind == "signalled" && (record.signal == SIGTERM || record.signal == SIGKILL));
+  const auto one_of = [](std::optional<int> number, int base) {
+    return number && (*number == base + SIGTERM || *number == base + SIGKILL);
+  };
+  // 143: a shell whose last command was ended so.
+  return record.kind == "killed" || (record.kind == "signalled" && one_of(record.signal, 0)) ||
+         (record.kind == "exited" && one_of(record.code, 128));
 }
 
 int slurm_task(const fs::path& list) {
