@@ -1,5 +1,6 @@
 // Runs on a real Slurm of this machine (tests/slurm/start): states and metrics through kills, requeues and preemption.
 #include "home.h"
+#include "runner/executors/slurm_task.h"
 #include "runner/executors/slurm_words.h"
 
 using namespace assay;
@@ -345,6 +346,14 @@ TEST_CASE("what is said to Slurm, and what it says") {
   CHECK(slurm::without_record("CANCELLED", "1_2", "anna").detail == "anna");
   CHECK(slurm::place_from_json(slurm::to_json({"n", 3, 17})) == slurm::Place{"n", 3, 17});
   CHECK_THROWS_AS(slurm::place_from_json("{}"), std::runtime_error);
+
+  // A shell tells by its exit code how its command was ended.
+  runner::ExitRecord record;
+  record.kind = "exited";
+  for (const auto& [code, cut_off] : std::map<int, bool>{{143, true}, {137, true}, {1, false}, {0, false}}) {
+    record.code = code;
+    CHECK(runner::by_signal_from_outside(record) == cut_off);
+  }
 
   const auto job = slurm::accounted("1_2|CANCELLED by 1000|3:9|12|\n1_2.batch|FAILED|3:0|12|2048K\n1_2.0|FAILED|3:0|11|100.50K\n");
   REQUIRE(job);
