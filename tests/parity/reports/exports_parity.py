@@ -118,7 +118,8 @@ try:
     log = open(root / "mlflow.log", "w")
     server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                                "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts")],
-                              stdout=log, stderr=log, cwd=root, start_new_session=True)
+                              stdout=log, stderr=log, cwd=root, start_new_session=True,
+                              env=dict(os.environ, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"))  # eight processes of no use here
     deadline = time.time() + 300
     while True:
         try:
