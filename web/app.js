@@ -113,11 +113,14 @@ async function start() {
   const path = location.pathname.replace(/(.)\/$/, '$1');
   const found = pages.find(([pattern]) => pattern.test(path));
   if (found) document.querySelector(`nav [data-page=${found[1]}]`).setAttribute('aria-current', 'page');
+  // What the server knew when it sent the page came with it; null where it could not say.
+  const given = JSON.parse(document.getElementById('given').textContent);
   try {
-    const [state, module] = await Promise.all([get('/api/state'), found ? import(found[2]) : null]);
+    const [state, module] = await Promise.all([given ? given.state : get('/api/state'), found ? import(found[2]) : null]);
     app.actions = state.actions;
     app.skew = state.now - Date.now() / 1000;
     app.state = state;
+    app.runs = given?.runs;
     showDaemon(state.daemon);
     if (!module) {
       heading('Not found');

@@ -69,12 +69,19 @@ export async function show(main) {
     }));
   }
 
+  // The first rows came with the page, in the order that is shown when nothing else is asked for.
+  function cameAlong() {
+    const plain = !location.search, runs = app.runs;
+    app.runs = null;
+    return plain ? runs : null;
+  }
+
   async function load(offset) {
     if (pending.has(offset)) return;
     pending.add(offset);
     const mine = generation;
     try {
-      const answer = await get('/api/runs', {offset, limit: page, text: view.text, series: view.series, sort: view.sort,
+      const answer = cameAlong() || await get('/api/runs', {offset, limit: page, text: view.text, series: view.series, sort: view.sort,
                                              order: view.order, state: view.states ? view.states.split(',') : []});
       if (mine !== generation) return;
       total = answer.total;

@@ -60,6 +60,7 @@ def cpu_seconds(pid):
 
 class Assay:
     name = "assay"
+    longest = 10000   # the longest queue it is measured with
 
     def __init__(self, folder, slots):
         os.makedirs(folder + "/series")
@@ -103,6 +104,7 @@ class Assay:
 
 class TaskSpooler:
     name = "task-spooler"
+    longest = 100   # each waiting job keeps a client connected, and below 1000 of them `tsp` waits for a free place for ever
 
     def __init__(self, folder, slots):
         self.tsp = shutil.which("tsp")
@@ -134,6 +136,7 @@ class TaskSpooler:
 
 class Pueue:
     name = "pueue"
+    longest = 1000   # filled one command at a time
 
     def __init__(self, folder, slots):
         os.makedirs(folder)
@@ -182,17 +185,17 @@ def peers():
 
 
 def adding(top):
-    """Every slot is taken, so that the queue only grows. Peers are filled to 1000: theirs grows one command at a time."""
+    """Every slot is taken, so that the queue only grows."""
     queues = [peer(f"{top}/add-{peer.name}", 1) for peer in peers()]
     have = {queue.name: 0 for queue in queues}
     for queue in queues:
         queue.block()
     for length in lengths:
         for queue in queues:
-            if queue.name == "assay" or length <= 1000:
+            if length <= queue.longest:
                 queue.fill(have[queue.name], length)
                 have[queue.name] = max(have[queue.name], length)
-        taking = [queue for queue in queues if have[queue.name] >= length]
+        taking = [queue for queue in queues if queue.longest >= length]
         samples = {queue.name: [] for queue in taking}
         for _ in range(repeats):
             for queue in taking:
@@ -209,7 +212,7 @@ def draining(top):
     slots = os.cpu_count()
     for peer in peers():
         queue = peer(f"{top}/drain-{peer.name}", slots)
-        count = jobs if peer is not Pueue else min(jobs, 50)
+        count = jobs if peer is Assay else min(jobs, 50 if peer is Pueue else 100)
         for _ in range(slots):
             queue.block()
         queue.fill(0, count)

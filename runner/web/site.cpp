@@ -9,7 +9,6 @@
 #include "runner/process.h"
 #include "runner/protocol.h"
 #include "runner/view.h"
-#include "support/files.h"
 
 namespace assay::runner::web {
 namespace {
@@ -19,13 +18,6 @@ using registry::ListQuery;
 using registry::StateKind;
 
 constexpr std::int64_t kLongestPage = 500;
-
-Response error(int status, const std::string& sentence) {
-  Response response;
-  response.status = status;
-  response.body = dump({{"error", sentence}});
-  return response;
-}
 
 Response reply(const json& document) {
   Response response;
@@ -43,28 +35,19 @@ std::vector<std::string> split(const std::string& path) {
   return parts;
 }
 
-// Revalidated at each use: the file changes when the program does.
-Response asset(const std::string& name, const Request& request, int status = 200) {
-  const Asset* found = find_asset(name);
-  if (found == nullptr) return error(404, "there is no file '" + name + "' in this program");
-  Response response;
-  response.status = status;
-  response.type = found->type;
-  const std::string bytes(found->begin, found->end);
-  const std::string tag = '"' + support::sha256_hex(bytes).substr(0, 32) + '"';
-  response.headers["ETag"] = tag;
-  response.headers["Cache-Control"] = "no-cache";
-  if (status == 200 && request.header("if-none-match") == tag) response.status = 304;
-  else response.body = bytes;
-  return response;
-}
-
 std::string title_of(const std::string& run_json) {
   const json document = json::parse(run_json, nullptr, false);
   return document.is_object() ? document.value("title", "") : "";
 }
 
 }  // namespace
+
+Response error(int status, const std::string& sentence) {
+  Response response;
+  response.status = status;
+  response.body = dump({{"error", sentence}});
+  return response;
+}
 
 std::int64_t whole_number(const std::string& text, const std::string& what) {
   std::int64_t number = 0;
@@ -154,13 +137,13 @@ Response Site::route(const Request& request) {
     return response;
   }
   if (!parts.empty() && parts[0] == "api") return api({parts.begin() + 1, parts.end()}, request);
-  if (parts.size() == 2 && parts[0] == "static") return asset(parts[1], request);
-  if (request.path == "/favicon.ico") return asset("icon.svg", request);
+  if (parts.size() == 2 && parts[0] == "static") return file(parts[1], "", request);
+  if (parts.size() == 3 && parts[0] == "static") return file(parts[2], parts[1], request);
+  if (request.path == "/favicon.ico") return file("icon.svg", "", request);
   if (parts.size() == 3 && parts[0] == "series" && parts[2] == "report") return report(parts[1]);
-  // The pages are one file; its script looks at the address.
-  const bool page = parts.empty() || (parts[0] == "series" && parts.size() <= 2) ||
-                    (parts[0] == "compare" && parts.size() == 1) || (parts[0] == "run" && parts.size() == 2);
-  return asset("index.html", request, page ? 200 : 404);
+  const bool found = parts.empty() || (parts[0] == "series" && parts.size() <= 2) ||
+                     (parts[0] == "compare" && parts.size() == 1) || (parts[0] == "run" && parts.size() == 2);
+  return page(parts.empty(), request, found ? 200 : 404);
 }
 
 Response Site::api(const std::vector<std::string>& parts, const Request& request) {

@@ -55,6 +55,9 @@ class Site {
   Response route(const Request& request);
   Response api(const std::vector<std::string>& parts, const Request& request);
   Response of_run(const std::vector<std::string>& parts, const Request& request);
+  // page.cpp
+  // The one document of all pages, with what its script would ask for first: the state, and where `list` the first runs.
+  Response page(bool list, const Request& request, int status);
   // site.cpp
   nlohmann::json state();
   nlohmann::json runs(const Request& request);
@@ -82,6 +85,9 @@ class Site {
   std::vector<std::unique_ptr<Opened>> idle_;
 };
 
+Response error(int status, const std::string& sentence);
+// A file of the page. Under /static/DIGEST/ a browser keeps it: another program has another digest. Elsewhere it asks again.
+Response file(const std::string& name, const std::string& digest, const Request& request);
 // A whole number in a path or a query. Throws Refusal 400 that names it.
 std::int64_t whole_number(const std::string& text, const std::string& what);
 std::int64_t number_parameter(const Request& request, const std::string& name, std::int64_t otherwise,
@@ -101,5 +107,6 @@ struct Asset {
   const char* end;
 };
 const Asset* find_asset(const std::string& name);
+extern const char* const kAssetsDigest;   // of all of them
 
 }  // namespace assay::runner::web

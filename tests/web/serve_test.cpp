@@ -65,8 +65,12 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
   REQUIRE(index.status == 200);
   CHECK(index.headers.at("content-type") == "text/html; charset=utf-8");
   std::set<std::string> files = {"/static/icon.svg"};
-  const std::regex quoted("/static/[A-Za-z.]+"), imported("from '\\./([A-Za-z.]+)'|import\\('\\./([A-Za-z.]+)'\\)|'\\./([A-Za-z]+\\.js)'");
-  for (std::sregex_iterator at(index.body.begin(), index.body.end(), quoted), end; at != end; ++at) files.insert(at->str());
+  const std::regex quoted("(/static/[0-9a-f]{16}/)[A-Za-z.]+"), imported("from '\\./([A-Za-z.]+)'|import\\('\\./([A-Za-z.]+)'\\)|'\\./([A-Za-z]+\\.js)'");
+  std::string folder;
+  for (std::sregex_iterator at(index.body.begin(), index.body.end(), quoted), end; at != end; ++at) {
+    folder = at->str(1);
+    files.insert(at->str());
+  }
   std::set<std::string> read;
   while (read.size() < files.size())
     for (const std::string& file : std::set<std::string>(files)) {
@@ -86,13 +90,17 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
       if (file.ends_with(".js"))
         for (std::sregex_iterator at(answer.body.begin(), answer.body.end(), imported), end; at != end; ++at)
           for (const int group : {1, 2, 3})
-            if (at->length(group) > 0) files.insert("/static/" + at->str(group));
+            if (at->length(group) > 0) files.insert(folder + at->str(group));
       const Answer again = page.get(file, {{"If-None-Match", answer.headers.at("etag")}});
       CHECK(again.status == 304);
       CHECK(again.body.empty());
+      CHECK(answer.headers.at("cache-control") == (file.starts_with(folder) ? "max-age=31536000, immutable" : "no-cache"));
     }
-  CHECK(files.count("/static/uPlot.js") == 1);
-  CHECK(files.count("/static/compare.js") == 1);
+  CHECK(files.count(folder + "uPlot.js") == 1);
+  CHECK(files.count(folder + "compare.js") == 1);
+  CHECK(index.headers.at("cache-control") == "no-store");
+  CHECK(page.get("/static/0123456789abcdef/app.js").headers.at("cache-control") == "no-cache");   // of another program
+  CHECK(page.get(folder + "index.html").status == 404);
 
   // With every answer, whatever it is.
   for (const char* target : {"/", "/run/1", "/nowhere", "/api/state", "/api/runs/9", "/api/runs/x", "/static/none.js", "/static/app.js"}) {
@@ -146,9 +154,21 @@ TEST_CASE("serve: what users write is data, never markup") {
   const json log = page.read("/api/runs/1/log?name=stdout");
   CHECK_THAT(log.at("text").get<std::string>(), Catch::Contains("<script>alert(3)</script>"));
   CHECK(page.read("/api/compare?what=s").at("rows").at(0).at("description") == kHostile);
-  // The page itself is the same for every run: nothing of theirs is put into it.
-  CHECK(page.get("/run/1").body == page.get("/").body);
-  CHECK(page.get("/series/%3Cscript%3E").body == page.get("/").body);
+  // The page itself is the same for every run, but for one element of data, in which no markup can begin or end.
+  const std::string begin = "<script type=\"application/json\" id=\"given\">", end = "</script>";
+  const auto parted = [&](const std::string& target) {
+    const std::string body = page.get(target).body;
+    const std::size_t from = body.find(begin) + begin.size(), to = body.find(end, from);
+    REQUIRE(to != std::string::npos);
+    return std::pair(body.substr(0, from) + body.substr(to), body.substr(from, to - from));
+  };
+  const auto [frame, given] = parted("/");
+  CHECK(parted("/run/1").first == frame);
+  CHECK(parted("/series/%3Cscript%3E").first == frame);
+  CHECK(given.find('<') == std::string::npos);
+  CHECK(json::parse(given).at("runs") == page.read("/api/runs?limit=60"));
+  CHECK(json::parse(given).at("runs").at("runs").at(0).at("title") == kHostile);
+  CHECK(json::parse(given).at("state").at("counts") == page.read("/api/state").at("counts"));
   const Answer refused = page.get("/api/series/%3Cscript%3E");
   CHECK(refused.status == 404);
   CHECK(refused.headers.at("content-type") == "application/json");
