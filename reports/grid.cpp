@@ -363,11 +363,14 @@ std::string table_csv(const Document& document) {
 
 std::string table_json(const Document& document) {
   using nlohmann::ordered_json;
-  ordered_json tables = ordered_json::array();
+  const auto one_line = [](const ordered_json& json) { return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace); };
+  std::string text = "{\"title\": " + one_line(document.title) + ",\n \"tables\": [";
+  const char* before_table = "";
   for (const Part& part : document.parts)
     for (const Block& block : part.blocks)
       if (const auto* table = std::get_if<TableBlock>(&block)) {
-        ordered_json rows = ordered_json::array();
+        text += std::string(before_table) + "\n{\"caption\": " + one_line(table->caption) + ",\n \"rows\": [";
+        const char* before_row = "";
         for (const auto& row : table->rows) {
           ordered_json object = ordered_json::object();
           for (std::size_t i = 0; i < row.size(); ++i) {
@@ -382,13 +385,15 @@ std::string table_json(const Document& document) {
               }
             object[table->heads[i].words] = std::move(cell);
           }
-          rows.push_back(std::move(object));
+          text += std::string(before_row) + "\n" + one_line(object);
+          before_row = ",";
         }
         ordered_json notes = ordered_json::array();
         for (const Line& note : table->notes) notes.push_back(plain(note));
-        tables.push_back({{"caption", table->caption}, {"rows", std::move(rows)}, {"notes", std::move(notes)}});
+        text += "\n],\n \"notes\": " + one_line(notes) + "}";
+        before_table = ",";
       }
-  return ordered_json{{"title", document.title}, {"tables", std::move(tables)}}.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return text + "\n]}\n";
 }
 
 }  // namespace assay::report

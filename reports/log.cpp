@@ -124,12 +124,12 @@ Part summary_part(const Facts& facts) {
     }
   } else if (!facts.log.causes.empty())
     list.items.push_back({strong("No cause has been found: "), text("no pair shows a significant gain that it tests alone.")});
-  std::map<std::string, std::vector<std::string>> by_word;
+  // Names of causes may have commas in them.
+  std::map<std::string, std::string> by_word;
   for (const CauseRow& row : facts.causes.rows)
-    if (!row.proposed) by_word[row.word].push_back(row.cause.name);
-  if (by_word.count("ruled out") != 0) list.items.push_back({text("Ruled out: " + joined(by_word["ruled out"]) + ".")});
-  if (by_word.count("effect") != 0) list.items.push_back({text("With an effect of their own: " + joined(by_word["effect"]) + ".")});
-  if (by_word.count("undecided") != 0) list.items.push_back({text("Undecided: " + joined(by_word["undecided"]) + ".")});
+    if (!row.proposed) by_word[row.word] += (by_word[row.word].empty() ? "" : "; ") + row.cause.name;
+  for (const auto& [word, label] : {std::pair("ruled out", "Ruled out: "), {"effect", "With an effect of their own: "}, {"undecided", "Undecided: "}})
+    if (const auto names = by_word.find(word); names != by_word.end()) list.items.push_back({text(label + names->second + ".")});
   if (facts.best != nullptr) {
     const auto level_of_best = level(*facts.best, true);
     list.items.push_back({text("Best: "), code(facts.best->id), text(" with "),

@@ -1,6 +1,4 @@
-// The tables of a document as LaTeX (booktabs), and its numbers as a machine-readable appendix.
-#include <nlohmann/json.hpp>
-
+// The tables of a document as LaTeX (booktabs).
 #include "reports/document.h"
 #include "reports/templates.h"
 
@@ -51,38 +49,6 @@ std::string to_tex(const Document& document, const Templates& templates) {
     out += filled(templates, part->id + ".tex", rendered, tex_escape(document.title));
   }
   return out;
-}
-
-std::string to_appendix(const Document& document) {
-  using nlohmann::ordered_json;
-  ordered_json numbers = ordered_json::array();
-  const auto take = [&](const Part& part, const Line& line) {
-    for (const Inline& piece : line) {
-      if (piece.kind != Inline::Kind::number) continue;
-      ordered_json sources = ordered_json::array();
-      for (const Source& source : piece.sources)
-        sources.push_back({{"run", source.run > 0 ? ordered_json(source.run) : ordered_json(nullptr)},
-                           {"id", source.id},
-                           {"seed", source.run > 0 ? ordered_json(source.seed) : ordered_json(nullptr)},
-                           {"step", source.step >= 0 ? ordered_json(source.step) : ordered_json(nullptr)},
-                           {"metric", source.metric},
-                           {"value", source.value}});
-      numbers.push_back({{"part", part.id}, {"text", piece.text}, {"sources", std::move(sources)}});
-    }
-  };
-  for (const Part& part : document.parts)
-    for (const Block& block : part.blocks) {
-      if (const auto* paragraph = std::get_if<Paragraph>(&block)) take(part, paragraph->line);
-      if (const auto* list = std::get_if<List>(&block))
-        for (const Line& item : list->items) take(part, item);
-      if (const auto* table = std::get_if<TableBlock>(&block)) {
-        for (const auto& row : table->rows)
-          for (const Line& cell : row) take(part, cell);
-        for (const Line& note : table->notes) take(part, note);
-      }
-    }
-  const ordered_json all = {{"title", document.title}, {"numbers", std::move(numbers)}};
-  return all.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace assay::report
