@@ -42,17 +42,20 @@ asan: setup
 	@cmake --build --preset asan --parallel $(JOBS)
 	@ctest --preset asan
 
-# libFuzzer on every FP4 mode, the console parsers, lines of metrics and the daemon's socket, for FUZZ_SECONDS each; what it
+# libFuzzer on every FP4 mode, series files, the console parsers, lines of metrics and the daemon's socket, for FUZZ_SECONDS each; what it
 # finds worth keeping goes to build/fuzz/corpus*, findings to build/fuzz.
 FUZZ_SECONDS ?= 60
 fuzz: setup
 	@command -v clang++-19 >/dev/null && ls /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a >/dev/null 2>&1 || \
 	  { echo "make fuzz needs clang: sudo apt-get install --no-install-recommends clang-19 libclang-rt-19-dev" >&2; exit 1; }
 	@[ -e build/fuzz/build.ninja ] || cmake --preset fuzz
-	@cmake --build build/fuzz --parallel $(JOBS) --target quant_fuzz verl_fuzz metrics_fuzz protocol_fuzz
+	@cmake --build build/fuzz --parallel $(JOBS) --target quant_fuzz series_fuzz verl_fuzz metrics_fuzz protocol_fuzz
 	@mkdir -p build/fuzz/corpus
 	@build/fuzz/bin/quant_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=512 -len_control=0 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/finding- build/fuzz/corpus tests/fuzz/corpus/quant
+	@mkdir -p build/fuzz/corpus-series && cp experiments/*/*.toml build/fuzz/corpus-series
+	@build/fuzz/bin/series_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/series-finding- build/fuzz/corpus-series tests/experiments/bad
 	@mkdir -p build/fuzz/corpus-verl
 	@build/fuzz/bin/verl_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/verl-finding- build/fuzz/corpus-verl tests/fuzz/corpus/verl

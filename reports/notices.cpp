@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <compare>
 #include <map>
 #include <set>
 
@@ -36,34 +37,70 @@ std::optional<double> figure(const Arm& arm, const std::string& metric, std::int
   return std::nullopt;
 }
 
+// Runs that agree in both figures, in each seed and, where the outcomes are known, in each problem: a line a group.
 void identical_runs(const std::vector<Arm>& arms, std::vector<Line>& lines) {
-  std::vector<std::optional<Level>> firsts, lasts;
+  struct Figures {
+    std::vector<std::int64_t> counts;           // of every seed: first right, last right, problems
+    std::vector<std::vector<bool>> outcomes;    // of every seed at the last step; empty: not known
+    auto operator<=>(const Figures&) const = default;
+  };
+  std::map<Figures, std::vector<const Arm*>> alike;
   for (const Arm& arm : arms) {
-    firsts.push_back(level(arm, false));
-    lasts.push_back(level(arm, true));
-  }
-  for (std::size_t i = 0; i < arms.size(); ++i)
-    for (std::size_t k = 0; k < i; ++k) {
-      const auto &a0 = firsts[i], &a1 = lasts[i], &b0 = firsts[k], &b1 = lasts[k];
-      if (!a0 || !a1 || !b0 || !b1 || a0->seeds != b0->seeds) continue;
-      bool same = a0->correct == b0->correct && a1->correct == b1->correct && a1->problems == b1->problems;
-      bool known = true, outcomes = true;
-      for (std::size_t s = 0; same && s < std::min(arms[i].runs.size(), arms[k].runs.size()); ++s) {
-        const auto &x = arms[i].runs[s]->result.last, &y = arms[k].runs[s]->result.last;
-        if (!x || !y) continue;
-        known = known && !x->outcomes.empty() && !y->outcomes.empty();
-        outcomes = outcomes && x->outcomes == y->outcomes;
-        same = same && x->correct == y->correct;
-      }
-      if (!same || (known && !outcomes)) continue;
-      std::vector<Source> sources = a0->sources;
-      for (const auto* more : {&a1->sources, &b0->sources, &b1->sources}) sources.insert(sources.end(), more->begin(), more->end());
-      lines.push_back({code(arms[k].id), text(" and "), code(arms[i].id), text(" are identical in both figures ("),
-                       number(fixed(a0->percent.mean, 2) + " → " + fixed(a1->percent.mean, 2), sources),
-                       text(known ? ", the same problems right): what tells them apart had no effect on what was measured"
-                                  : "): two independent runs would hardly agree to the problem; one may be a copy of the other, "
-                                    "or what tells them apart had no effect")});
+    Figures figures;
+    bool whole = true;
+    for (const LoggedRun* run : arm.runs) {
+      const auto &first = run->result.first, &last = run->result.last;
+      whole = whole && measured(first) && measured(last);
+      if (!whole) break;
+      for (const std::int64_t count : {run->result.seed, first->correct, last->correct, last->problems}) figures.counts.push_back(count);
+      figures.outcomes.push_back(last->outcomes);
     }
+    if (whole && !arm.runs.empty()) alike[std::move(figures)].push_back(&arm);
+  }
+  std::vector<const std::pair<const Figures, std::vector<const Arm*>>*> groups;
+  for (const auto& group : alike)
+    if (group.second.size() > 1) groups.push_back(&group);
+  std::sort(groups.begin(), groups.end(), [](const auto* a, const auto* b) { return a->second.front() < b->second.front(); });
+  for (const auto* group : groups) {
+    const auto& [figures, same] = *group;
+    Line line;
+    std::vector<Source> sources;
+    for (std::size_t i = 0; i < same.size(); ++i) {
+      if (i > 0) line.push_back(text(i + 1 == same.size() ? " and " : ", "));
+      line.push_back(code(same[i]->id));
+      for (const bool last : {false, true}) {
+        const auto at = level(*same[i], last)->sources;
+        sources.insert(sources.end(), at.begin(), at.end());
+      }
+    }
+    const bool known = std::none_of(figures.outcomes.begin(), figures.outcomes.end(), [](const auto& seed) { return seed.empty(); });
+    line.push_back(text(" are identical in both figures ("));
+    line.push_back(number(fixed(level(*same[0], false)->percent.mean, 2) + " → " + fixed(level(*same[0], true)->percent.mean, 2), sources));
+    line.push_back(text(known ? ", the same problems right): what tells them apart had no effect on what was measured"
+                        : same.size() == 2 ? "): two independent runs would hardly agree to the problem; one may be a copy of the other, "
+                                             "or what tells them apart had no effect"
+                                           : "): independent runs would hardly agree to the problem; they may be copies of each other, "
+                                             "or what tells them apart had no effect"));
+    lines.push_back(std::move(line));
+  }
+}
+
+// Nothing can be said of causes where nothing was learned.
+void nothing_learned(const SeriesLog& log, const std::vector<Arm>& arms, std::vector<Line>& lines) {
+  if (log.causes.empty()) return;
+  CompareOptions options;
+  options.success_accuracy = log.success_accuracy;
+  bool tested = false;
+  for (const Arm& arm : arms)
+    for (const LoggedRun* run : arm.runs) {
+      const std::string word = verdict(run->result, options).word;
+      if (word == "success" || word == "learns") return;
+      tested = tested || word == "flat" || word == "degraded";
+    }
+  if (tested)
+    lines.push_back({strong("No run learned: "),
+                     text("none is significantly more accurate at its last step than at its first. A cause that is called ruled out "
+                          "had no effect on runs that do not learn; on runs that do it may have one")});
 }
 
 void quantization(const SeriesLog& log, const std::vector<Arm>& arms, std::vector<Line>& lines) {
@@ -151,6 +188,7 @@ std::vector<ClaimCheck> check_claims(const SeriesLog& log, const std::vector<Arm
 
 std::vector<Line> notices(const SeriesLog& log, const std::vector<Arm>& arms) {
   std::vector<Line> lines;
+  nothing_learned(log, arms, lines);
   identical_runs(arms, lines);
   quantization(log, arms, lines);
   first_step(arms, lines);

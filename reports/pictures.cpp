@@ -72,8 +72,7 @@ std::string merge_equal(std::vector<Curve>& curves) {
 }
 
 // One panel, or several with the same axes when there are more curves than one can hold.
-Plot curves_plot(const std::string& name, std::vector<Curve> curves, const std::string& x, const std::string& y, bool dodge,
-                 const std::string& before = "") {
+Plot curves_plot(const std::string& name, std::vector<Curve> curves, const std::string& x, const std::string& y, bool dodge) {
   if (curves.empty()) return {};
   Plot plot;
   plot.name = name;
@@ -103,8 +102,9 @@ Plot curves_plot(const std::string& name, std::vector<Curve> curves, const std::
   }
   const double margin = (high - low) * 0.04 + (high == low ? 1 : 0);
   std::string& body = plot.body;
-  body = data + before + "set xrange [" + number(low - margin) + ":" + number(high + margin) + "]\nset yrange [0:" + number(top > 0 ? top * 1.06 : 1) +
+  body = data + "set xrange [" + number(low - margin) + ":" + number(high + margin) + "]\nset yrange [0:" + number(top > 0 ? top * 1.06 : 1) +
          "]\nset grid ytics lt 1 dt solid lc rgb '#cccccc' lw 0.75\n";
+  if (high - low <= 8) body += "set xtics 1\n";   // steps and layers are whole numbers
   const std::size_t lines = panels == 1 ? 0 : (each + 1) / 2;   // of the key above each panel
   if (panels == 1) {
     plot.height = 440;
@@ -202,7 +202,7 @@ Plot layer_plot(const std::vector<Arm>& arms, const std::string& name, const std
     if (!curve.points.empty()) curves.push_back(std::move(curve));
   }
   const std::string same = merge_equal(curves);
-  Plot plot = curves_plot(name, std::move(curves), "decoder layer", y, false, "set xtics 1\n");
+  Plot plot = curves_plot(name, std::move(curves), "decoder layer", y, false);
   if (!same.empty()) plot.note += (plot.note.empty() ? "" : "; ") + same;
   return plot;
 }

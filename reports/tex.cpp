@@ -38,7 +38,7 @@ std::string table_text(const TableBlock& table, const std::string& caption) {
 }  // namespace
 
 std::string to_tex(const Document& document, const Templates& templates) {
-  std::string out = "% Needs \\usepackage{booktabs}, \\usepackage{graphicx} and \\usepackage[T1]{fontenc}. Written by assay report.\n\n";
+  std::string out = "% Needs \\usepackage{booktabs}, \\usepackage{graphicx} and \\usepackage[T1]{fontenc}; words that are not in the Latin\n% alphabet need lualatex or xelatex and a font that has them. Written by assay report.\n\n";
   for (const Part* part : ordered(document, templates)) {
     std::string rendered, heading = document.title;
     for (const Block& block : part->blocks) {

@@ -1,8 +1,8 @@
 // Thousands of damaged copies of the series that ship: each ends in a series or in diagnostics that point somewhere.
 #include <random>
 
-#include "experiments/spec/canonical.h"
 #include "reading.h"
+#include "series_invariants.h"
 #include "support/files.h"
 
 using namespace assay;
@@ -72,23 +72,10 @@ TEST_CASE("damaged series files end in a series or in diagnostics with a place")
     const std::string text = Damage(seed)(originals[seed % originals.size()]);
     write(file, text);
     INFO("seed " << seed << "\n" << text);
-    const auto result = spec::read_series(file);
-    if (const auto* good_one = std::get_if<spec::Series>(&result)) {
-      ++series;
-      for (const spec::RunSpec& run : good_one->runs) {
-        if (run.id.empty() || spec::config_hash(run.config).size() != 64) FAIL("a run without id or hash");
-      }
-    } else {
-      ++refused;
-      const auto& wrong = std::get<spec::Diagnostics>(result);
-      if (wrong.empty()) FAIL("refused without a word");
-      for (const spec::Diagnostic& d : wrong) {
-        if (d.message.empty() || d.file.empty()) FAIL("a diagnostic without place or message: " << d.text());
-        const bool placed = d.line >= 1 && d.column >= 1;
-        const bool whole = d.line == 0 && d.column == 0;  // of the file as a whole: empty, binary, no run
-        if (!placed && !whole) FAIL("no place: " << d.text());
-      }
-    }
+    bool good = false;
+    const std::string finding = fuzz::series_finding(file, good);
+    if (!finding.empty()) FAIL(finding);
+    ++(good ? series : refused);
   }
   // Neither way out is closed. How often damage is harmless follows from how much of the shipped files is comment.
   CHECK(series > 100);

@@ -96,6 +96,23 @@ TEST_CASE("golden tables of compare: every shape and form") {
   all_forms("problems", problems_document("f", "g", 20, pairs));
 }
 
+TEST_CASE("runs that agree in every problem are one notice; where nothing was learned, nothing is called settled") {
+  SeriesLog log = made_series();
+  for (LoggedRun& run : log.runs)
+    if (run.result.id == "d" || run.result.id == "f" || run.result.id == "g") {
+      run.result.first = made_point(0, 16, 200, 0, "");
+      run.result.last = made_point(20, 20, 200, run.result.seed, "");
+    }
+  std::string text = to_markdown(series_document(log));
+  CHECK_THAT(text, Contains("`d`, `f` and `g` are identical in both figures (8.00 → 10.00, the same problems right)"));
+  CHECK(count(text, "are identical in both figures") == 1);
+  CHECK_THAT(text, !Contains("No run learned"));   // bf16 did
+  for (LoggedRun& run : log.runs)
+    if (run.result.last) run.result.last = run.result.first;
+  text = to_markdown(series_document(log));
+  CHECK(count(text, "No run learned") == 1);
+}
+
 TEST_CASE("no run is lost, and each record ends with its command") {
   const SeriesLog log = made_series();
   const std::string text = to_markdown(series_document(log));

@@ -425,10 +425,10 @@ $c1 << EOD
 2 100 100 100 100 100
 3 100 100 100 100 100
 EOD
-set xtics 1
 set xrange [-0.12:3.12]
 set yrange [0:106]
 set grid ytics lt 1 dt solid lc rgb '#cccccc' lw 0.75
+set xtics 1
 set key outside right center Left reverse samplen 3 spacing 1.15
 set xlabel 'decoder layer'
 set ylabel 'adapter tensors with a gradient, %'
@@ -453,10 +453,10 @@ $c1 << EOD
 2 12 12 12 12 12
 3 13 13 13 13 13
 EOD
-set xtics 1
 set xrange [-0.12:3.12]
 set yrange [0:18.02]
 set grid ytics lt 1 dt solid lc rgb '#cccccc' lw 0.75
+set xtics 1
 set key outside right center Left reverse samplen 3 spacing 1.15
 set xlabel 'decoder layer'
 set ylabel 'relative error of the weights, %'
