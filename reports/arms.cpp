@@ -46,7 +46,7 @@ Source source_of(const LoggedRun& run, const EvalPoint& point) {
 std::vector<Arm> arms_of(const SeriesLog& log) {
   std::vector<Arm> arms;
   for (const LoggedRun& run : log.runs) {
-    if (!run.excluded.empty()) continue;
+    if (!run.result.excluded.empty()) continue;
     const auto found = std::find_if(arms.begin(), arms.end(), [&](const Arm& arm) { return arm.id == run.result.id; });
     if (found == arms.end()) arms.push_back({run.result.id, {&run}});
     else found->runs.push_back(&run);

@@ -59,6 +59,10 @@ void set_difference(ComparisonRow& row, const std::vector<RunResult>& runs) {
     row.refused = "there is no run " + row.baseline + " with seed " + std::to_string(row.run.seed) + " in this table";
     return;
   }
+  if (!row.run.excluded.empty() || !base->excluded.empty()) {
+    row.refused = row.run.excluded.empty() ? "the baseline " + row.baseline + " is excluded" : "it is excluded";
+    return;
+  }
   if (!measured(row.run.last)) {
     row.refused = "it has no accuracy at its last step";
     return;
@@ -82,6 +86,7 @@ void set_difference(ComparisonRow& row, const std::vector<RunResult>& runs) {
 }  // namespace
 
 Verdict verdict(const RunResult& run, const CompareOptions& options) {
+  if (!run.excluded.empty()) return {"excluded", "is left out of comparisons: " + run.excluded};
   if (run.state != "succeeded") return {run.state, state_sentence(run)};
   if (!measured(run.last))
     return {"unfinished", "ended well but has no accuracy at its last step, " + std::to_string(run.steps)};

@@ -22,6 +22,7 @@ struct RunResult {                 // one run (one seed) as the table needs it
   std::string baseline;            // run id; empty: none
   std::int64_t seed = 0;
   std::string state, state_detail; // registry state
+  std::string excluded;            // why it is left out of comparisons; empty: it is not
   std::int64_t steps = 0;          // planned
   // Step 0, and the last step planned, or the two steps the user chose; absent while not there. Tables name the steps.
   std::optional<EvalPoint> first, last;
@@ -37,7 +38,7 @@ struct CompareOptions {
 };
 
 struct Verdict {
-  std::string word;                // success | learns | flat | degraded | untested | unfinished, or the state's own name
+  std::string word;                // success | learns | flat | degraded | untested | unfinished | excluded, or the state's own name
   std::string sentence;
 };
 // The rule, in one place (docs/statuses.md): see comparison.cpp.

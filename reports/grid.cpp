@@ -77,6 +77,11 @@ Against against(const GridRun& row, const std::vector<GridRun>& runs, const Grid
   const GridRun* other = baseline_of(row, runs, options);
   if (other == nullptr) return result;
   result.id = other->run.result.id;
+  for (const auto* one : {&row.run.result, &other->run.result})
+    if (!one->excluded.empty()) {
+      result.refused = one->id + " is excluded: " + one->excluded;
+      return result;
+    }
   if (options.metric.empty() && options.steps.empty()) {
     const Contrast c = contrast({row.run.result.id, {&row.run}}, {other->run.result.id, {&other->run}});
     result.points = c.points;
@@ -150,7 +155,7 @@ Document grouped(const std::vector<GridRun>& runs, const GridOptions& options) {
     auto group = std::find_if(groups.begin(), groups.end(), [&](const Group& one) { return one.word == word; });
     if (group == groups.end()) group = groups.insert(groups.end(), Group{word, {}, 0, 0, 0, {}, false});
     const auto value = value_at(row, options.metric, last_step(row, options));
-    if (!value || row.run.result.state != "succeeded") {
+    if (!value || row.run.result.state != "succeeded" || !row.run.result.excluded.empty()) {
       ++group->missing;
       continue;
     }

@@ -89,7 +89,7 @@ Part title_part(const SeriesLog& log) {
   Part part{"title", {}};
   part.blocks.push_back(Heading{1, log.title.empty() ? log.id : log.title, "top"});
   std::map<std::string, int> states;
-  for (const LoggedRun& run : log.runs) ++states[run.excluded.empty() ? run.result.state : "excluded"];
+  for (const LoggedRun& run : log.runs) ++states[run.result.excluded.empty() ? run.result.state : "excluded"];
   std::string status;
   for (const char* state : {"succeeded", "running", "starting", "queued", "blocked", "failed", "killed", "stalled", "lost", "skipped", "excluded"})
     if (states.count(state) != 0) status += (status.empty() ? "" : ", ") + std::to_string(states[state]) + " " + state;
@@ -267,7 +267,7 @@ Part results_part(const Facts& facts) {
   };
   for (const LoggedRun& run : facts.log.runs) {
     const Verdict judged = verdict(run.result, facts.options);
-    if (!run.excluded.empty()) list(run, "excluded", run.excluded);
+    if (!run.result.excluded.empty()) list(run, "excluded", run.result.excluded);
     else if (run.result.state != "succeeded" || judged.word == "unfinished") list(run, judged.word, judged.sentence);
   }
   for (const LoggedRun& run : facts.log.earlier)

@@ -77,7 +77,7 @@ Items record_of(const LoggedRun& run, const Facts& facts) {
   const auto say = [&](const std::string& label, const std::string& words) {
     if (!words.empty()) items.emplace_back(label, Line{text(words)});
   };
-  if (!run.excluded.empty()) say("Excluded", run.excluded);
+  if (!run.result.excluded.empty()) say("Excluded", run.result.excluded);
   say("Hypothesis", run.hypothesis);
   Line config = {text("trained under "), code(run.quant_label)};
   for (const char* key : {"grpo.train_batch_size", "rollout.samples_per_prompt", "optimizer.lr", "lora.rank", "train.steps"})

@@ -41,7 +41,6 @@ struct LoggedRun {
   std::string folder;                     // where its log lies
   std::string started;                    // ISO 8601 UTC; empty: never
   std::string repeats;                    // the number of the run that `assay verify` made it of; empty: it was not
-  std::string excluded;                   // why it is left out of the comparisons; empty: it is not
   std::optional<double> seconds_per_step; // mean
   std::vector<LayerCount> coverage;       // by layer, of the preflight; empty: not known
   std::vector<double> weight_error;       // by layer, relative error of the weights in percent; empty: not known

@@ -169,8 +169,9 @@ std::string notes(const Comparison& comparison, const Shape& shape) {
     if (!lines.empty()) text += "\n" + heading + "\n\n" + lines;
   };
   list("Not finished:", [](const ComparisonRow& row) {
-    return row.run.state != "succeeded" || row.verdict.word == "unfinished" ? row.verdict.sentence : std::string();
+    return row.run.excluded.empty() && (row.run.state != "succeeded" || row.verdict.word == "unfinished") ? row.verdict.sentence : std::string();
   });
+  list("Excluded:", [](const ComparisonRow& row) { return row.run.excluded; });
   list("Not tested:", [](const ComparisonRow& row) {
     return row.verdict.word == "untested" ? row.verdict.sentence : std::string();
   });

@@ -1,6 +1,7 @@
 #include "runner/comparison.h"
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -57,6 +58,7 @@ report::RunResult run_result(const Registry& registry, const RunRow& row, const 
   for (const json& missing : run.value("missing", json::array()))   // imported without a config that says it
     if (missing == "quantization") result.format = "unknown";
   result.baseline = run.value("baseline", "");
+  result.excluded = run.value("labels", json::object()).value("excluded", "");
   result.seed = row.seed;
   result.state = registry::name(row.state.kind);
   result.state_detail = row.state.detail;
@@ -103,12 +105,25 @@ std::optional<RunRow> latest(const Registry& registry, const std::string& series
 
 }  // namespace
 
+std::string exclusion(const registry::Record& tag) { return tag.text.empty() ? "tagged excluded" : tag.text; }
+
+void take_exclusions(const Registry& registry, const std::string& series, const std::vector<report::RunResult*>& runs) {
+  const std::vector<registry::Record> records = registry.records_of_series(series);
+  for (const bool own : {false, true})
+    for (const registry::Record& record : records)
+      if (record.kind == "tag" && record.subject == "excluded" && record.newest && !record.withdrawn && (record.run != 0) == own)
+        for (report::RunResult* run : runs)
+          if (own ? record.run == run->number : record.run_id == run->id) run->excluded = exclusion(record);
+}
+
 std::vector<report::RunResult> results(const Registry& registry, const std::vector<RunRow>& rows,
                                        const CompareChoice& choice) {
   std::vector<report::RunResult> all;
+  std::vector<std::string> series_of;   // of each
   std::set<std::pair<std::string, std::int64_t>> have;
   for (const RunRow& row : rows) {
     all.push_back(run_result(registry, row, choice));
+    series_of.push_back(row.series);
     have.insert({row.run, row.seed});
   }
   for (const RunRow& row : rows) {
@@ -119,8 +134,13 @@ std::vector<report::RunResult> results(const Registry& registry, const std::vect
     if (series.empty()) series = row.series;
     auto found = latest(registry, series, baseline, row.seed);
     if (!found) found = latest(registry, "", baseline, row.seed);
-    if (found) all.push_back(run_result(registry, *found, choice));
+    if (!found) continue;
+    all.push_back(run_result(registry, *found, choice));
+    series_of.push_back(found->series);
   }
+  std::map<std::string, std::vector<report::RunResult*>> by_series;
+  for (std::size_t i = 0; i < all.size(); ++i) by_series[series_of[i]].push_back(&all[i]);
+  for (const auto& [id, runs] : by_series) take_exclusions(registry, id, runs);
   return all;
 }
 

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
 #include "experiments/spec/fields.h"
+#include "runner/comparison.h"
 #include "runner/errors.h"
 #include "runner/series_log.h"
 #include "support/files.h"
@@ -84,6 +86,9 @@ std::vector<report::GridRun> grid_runs(const Registry& registry, const std::vect
         run.metrics[options.metric].emplace_back(point.step, point.value);
     runs.push_back(std::move(run));
   }
+  std::map<std::string, std::vector<report::RunResult*>> by_series;
+  for (report::GridRun& run : runs) by_series[run.series].push_back(&run.run.result);
+  for (const auto& [id, of_it] : by_series) take_exclusions(registry, id, of_it);
   if (!options.metric.empty() &&
       std::all_of(runs.begin(), runs.end(), [](const report::GridRun& run) { return run.metrics.empty(); }) && !rows.empty()) {
     std::set<std::string> known;

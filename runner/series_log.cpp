@@ -186,7 +186,6 @@ report::LoggedRun logged(const Registry& registry, const RunRow& row, const json
   run.folder = row.folder;
   if (row.started > 0) run.started = iso_time(row.started);
   const json labels = document.value("labels", json::object());
-  run.excluded = text(labels, "excluded");
   run.repeats = text(labels, "verifies");
   const auto layers = get<std::int64_t>(json::parse(row.derived_json), "layers", -1);
   if (const auto doctor = registry.document(row.number, "doctor")) take_coverage(json::parse(*doctor), layers, run);
@@ -246,7 +245,7 @@ void take_record(const registry::Record& record, report::LoggedRun& run) {
   else if (record.kind == "conclusion") run.conclusion = record.text;
   else if (record.kind == "note") run.notes.push_back(record.text);
   else if (record.kind == "verify") run.notes.push_back("verified: " + record.text);
-  else if (record.kind == "tag" && record.subject == "excluded") run.excluded = record.text.empty() ? "tagged excluded" : record.text;
+  else if (record.kind == "tag" && record.subject == "excluded") run.result.excluded = exclusion(record);
 }
 
 void take_cause(const registry::Record& record, report::SeriesLog& log) {

@@ -41,7 +41,7 @@ void declare(CLI::App& app, Options& options) {
       ->delimiter(',')
       ->take_all()
       ->expected(1);
-  app.add_option("--seed", options.seeds, "only these seeds: 1,2")->delimiter(',')->take_all()->expected(1);
+  app.add_option("--seeds,--seed", options.seeds, "only these seeds: 1,2")->delimiter(',')->take_all()->expected(1);
   app.add_option("--where", options.where, "only runs of which this holds: quant.format=nvfp4, state=succeeded, id=…, series=…; several times")
       ->take_all()
       ->expected(1);
@@ -85,7 +85,7 @@ std::function<int()> setup_compare(CLI::App& app) {
       });
     filter_runs(rows, options->where);
     if (rows.empty())
-      throw UserError(kNoSuchRun, "compare: none of these runs is what --seed and --where ask for; leave them away");
+      throw UserError(kNoSuchRun, "compare: none of these runs is what --seeds and --where ask for; leave them away");
     std::string text;
     if (options->problems) {
       if (rows.size() != 2 || options->steps.size() > 1)

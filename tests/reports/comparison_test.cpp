@@ -159,6 +159,22 @@ TEST_CASE("a run that did not succeed never shows as more than its state") {
   }
 }
 
+TEST_CASE("an excluded run is compared with nothing, nor anything with it, and the reason stands below the table") {
+  auto base = run("a", 80, 90), other = run("b", 80, 600), third = run("c", 80, 95);
+  other.baseline = third.baseline = "a";
+  base.excluded = "trained on the test file";
+  for (const auto& [excluded, refused] : {std::pair(&base, std::string("the baseline a is excluded")), {&other, "it is excluded"}}) {
+    base.excluded = other.excluded = "";
+    excluded->excluded = "trained on the test file";
+    const Comparison table = compare({base, other, third}, {});
+    CHECK(table.rows.at(1).refused == refused);
+    CHECK_FALSE(table.rows.at(1).difference);
+    CHECK(table.rows.at(excluded == &base ? 0 : 1).verdict.word == "excluded");
+    const std::string text = to_markdown({base, other, third}, {});
+    CHECK(text.find("Excluded:\n\n- " + excluded->id + ": trained on the test file\n") != std::string::npos);
+  }
+}
+
 TEST_CASE("the rule's cases") {
   CHECK(word(run("a", 80, 80)) == "flat");
   CHECK(word(run("a", 80, 85)) == "flat");       // 5 against 0: p = .0625

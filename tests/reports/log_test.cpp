@@ -399,7 +399,7 @@ TEST_CASE("property: whatever the runs are, every table holds all of them and ev
       if (pick(4) == 0) run.result.last.reset();
       if (run.result.last && pick(4) == 0) run.result.last->outcomes.clear();
       if (run.result.last && pick(6) == 0) run.result.last->step = 10;
-      if (pick(8) == 0) run.excluded = "no";
+      if (pick(8) == 0) run.result.excluded = "no";
       if (pick(5) == 0) run.scores.clear();
     }
     const Document document = series_document(log);

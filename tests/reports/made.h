@@ -101,7 +101,7 @@ inline report::SeriesLog made_series() {
   also("lost", "lost", "");
   also("waiting", "queued", "");
   log.runs.push_back(made_run({"left-out", "nvfp4", "pre", "row", true, "g", 17, 190}, 1, ++number));
-  log.runs.back().excluded = "wrong data";
+  log.runs.back().result.excluded = "wrong data";
   log.runs.push_back(made_run({"elsewhere", "nvfp4", "pre", "column", true, "", 17, 140}, 1, ++number));
   log.runs.back().result.last->quant = "none";   // measured without the quantizer it was trained under
   log.runs.back().evaluations.back().quant = "none";

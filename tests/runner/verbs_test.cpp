@@ -54,6 +54,9 @@ TEST_CASE("compare: the latest run of each id and seed; Markdown, CSV, JSON") {
   CHECK(std::count(csv.begin(), csv.end(), '\n') == 3);
   CHECK(home.assay({"compare", "s", "--seed", "9"}).code == 5);
   CHECK(home.assay({"compare", "s", "--baseline", "b", "--steps", "0,2"}).code == 0);
+  REQUIRE(home.assay({"tag", "b", "excluded", "--why", "wrong data"}).code == 0);
+  CHECK_THAT(home.assay({"compare", "s"}).out, Catch::Contains("excluded") && Catch::Contains("wrong data"));
+  CHECK_THAT(home.assay({"compare", "s", "--only-changed"}).out, Catch::Contains("excluded"));
 }
 
 TEST_CASE("follow: JSON a line, and Ctrl-C leaves the runs running and says so") {
