@@ -100,6 +100,8 @@ struct Registry::Impl {
   int depth = 0;                                                 // of nested transactions
 
   SQLite::Statement& statement(const std::string& sql);
+  // BEGIN, SAVEPOINT and their ends, compiled once as the rest.
+  void control(const char* sql) { Use(statement(sql)).run(); }
   std::int64_t metric_key(const std::string& name);
   std::vector<MetricPoint> metrics(std::int64_t run, const std::optional<std::string>& key, std::int64_t first_step);
   // Does the query give a row?
@@ -138,12 +140,12 @@ struct Registry::Impl {
       const bool outermost;
       bool done = false;
       Transaction(Impl& owner, const char* sql) : impl(owner), outermost(owner.depth == 0) {
-        impl.database.exec(outermost ? sql : "SAVEPOINT nested");
+        impl.control(outermost ? sql : "SAVEPOINT nested");
         ++impl.depth;
       }
       void commit() {
         if (outermost) support::fault_point("registry: before commit");
-        impl.database.exec(outermost ? "COMMIT" : "RELEASE nested");
+        impl.control(outermost ? "COMMIT" : "RELEASE nested");
         done = true;
         if (outermost) support::fault_point("registry: committed");
       }

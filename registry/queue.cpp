@@ -196,6 +196,16 @@ std::vector<RunRow> Registry::runs(const RunFilter& filter) const {
   });
 }
 
+std::vector<std::int64_t> Registry::newest_of_series(const std::string& series) const {
+  return impl_->read([&] {
+    std::vector<std::int64_t> numbers;
+    Use use(impl_->statement("SELECT max(number) FROM runs WHERE series = ?1 GROUP BY run, seed ORDER BY 1"));
+    use.bind(series);
+    while (use.step()) numbers.push_back(use.integer(0));
+    return numbers;
+  });
+}
+
 std::optional<std::string> Registry::latest_batch(const std::string& series) const {
   return impl_->read([&]() -> std::optional<std::string> {
     Use use(impl_->statement("SELECT batch FROM runs WHERE series = ?1 ORDER BY number DESC LIMIT 1"));

@@ -185,6 +185,8 @@ class Registry {
     bool texts = true;                 // false: config_json, derived_json and run_json stay empty (cheaper)
   };
   std::vector<RunRow> runs(const RunFilter& filter) const;  // by number
+  // The number of the newest run of each (run id, seed) of a series, ascending. Read from an index alone.
+  std::vector<std::int64_t> newest_of_series(const std::string& series) const;
   // Latest batch of a series, or nothing.
   std::optional<std::string> latest_batch(const std::string& series) const;
 

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
+#include <utility>
 
 #include "runner/process.h"
 #include "support/fault_point.h"
@@ -94,7 +95,8 @@ void Ingest::forget() {
 }
 
 bool Ingest::anything_new() {
-  if (unread_ || ++looks_ % 10 == 0) return true;
+  whole_ = unread_ || ++looks_ % 10 == 0;
+  if (whole_) return true;
   for (const char* file : {"metrics.jsonl", "events.jsonl"})
     if (const auto found = offsets_.find(file); found == offsets_.end() || size_of(folder_ / file) > found->second) return true;
   return false;
@@ -108,12 +110,15 @@ bool Ingest::poll_all(bool last) {
   bool changed = false;
   try {
     registry_.batch([&] {  // one durable write for all that is new
-      changed |= poll_document("quant-report.json", "quant-report");
-      changed |= poll_document("doctor.json", "doctor");
+      const bool whole = std::exchange(whole_, true) || last;
+      if (whole) {
+        changed |= poll_document("quant-report.json", "quant-report");
+        changed |= poll_document("doctor.json", "doctor");
+      }
       unread_ = false;
       changed |= poll_lines("metrics.jsonl", last);
       changed |= poll_lines("events.jsonl", last);
-      changed |= poll_evaluations(last);
+      if (whole) changed |= poll_evaluations(last);
     });
   } catch (...) {
     forget();  // rolled back: what is kept here must not run ahead of the registry
@@ -171,6 +176,7 @@ bool Ingest::poll_lines(const std::string& file, bool last) {
     registry_.set_ingested_bytes(run_, file, begin + static_cast<std::int64_t>(used));
     at = begin + static_cast<std::int64_t>(used);
     changed = true;
+    if (!last && begin + static_cast<std::int64_t>(piece.size()) == there && there - begin < kPiece) return changed;
   }
 }
 

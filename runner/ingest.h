@@ -23,7 +23,8 @@ class Ingest {
   // `planned_steps`: from the config; the total shown until the trainer says how many there will be.
   Ingest(registry::Registry& registry, std::int64_t run, std::filesystem::path folder, std::int64_t planned_steps);
 
-  // Is there something new? Two stat calls; documents and evaluations are looked at every tenth time. Throws nothing.
+  // Is there something new? Two stat calls; documents and evaluations are looked at every tenth time, by this and by the
+  // poll() after it. Throws nothing.
   bool anything_new();
   // Takes in what is new, 16 MiB of lines at most; true when something was. Throws what the registry throws, and then
   // begins again from what is in the registry, as it must after a rollback of a transaction around it: forget().
@@ -62,6 +63,7 @@ class Ingest {
   std::map<std::string, int> bad_lines_;              // told of, by file
   std::filesystem::file_time_type evaluations_seen_{};
   int looks_ = 0;
+  bool whole_ = true;                                 // the next poll() looks at documents and evaluations too
   bool unread_ = true;                                // the last poll() left something for the next
   MetricsLine line_;
   std::vector<std::pair<std::string, std::int64_t>> keys_;         // of the last line, by position

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
 #include <set>
 
 #include "runner/errors.h"
@@ -16,20 +15,6 @@ using registry::RunRow;
 
 // A run of `assay verify` says something about the run it repeats and never stands in its place.
 bool is_verification(const RunRow& row) { return row.run_json.find("\"verifies\":") != std::string::npos; }
-
-std::vector<RunRow> latest_by_id(std::vector<RunRow> rows) {
-  if (!std::all_of(rows.begin(), rows.end(), is_verification)) std::erase_if(rows, is_verification);
-  std::map<std::pair<std::string, std::int64_t>, RunRow> latest;
-  for (RunRow& row : rows) {
-    const auto key = std::make_pair(row.run, row.seed);
-    const auto found = latest.find(key);
-    if (found == latest.end() || found->second.number < row.number) latest.insert_or_assign(key, std::move(row));
-  }
-  std::vector<RunRow> result;
-  for (auto& [key, row] : latest) result.push_back(std::move(row));
-  std::sort(result.begin(), result.end(), [](const RunRow& a, const RunRow& b) { return a.number < b.number; });
-  return result;
-}
 
 // The newest run of each id that the word names.
 std::vector<RunRow> newest_named(const Registry& registry, const std::optional<std::string>& series,
@@ -93,11 +78,23 @@ std::optional<std::int64_t> as_number(const std::string& word) {
 
 std::vector<RunRow> latest_of_series(const Registry& registry, const std::string& series) {
   // First which, then their long texts: a series may have thousands of former runs.
-  Registry::RunFilter filter;
-  filter.series = series;
-  filter.texts = false;
-  std::vector<RunRow> rows = latest_by_id(registry.runs(filter));
-  for (RunRow& row : rows) row = registry.run(row.number).value();
+  std::vector<RunRow> rows, verifications;
+  for (const std::int64_t number : registry.newest_of_series(series)) {
+    RunRow row = registry.run(number).value();
+    if (is_verification(row)) verifications.push_back(std::move(row));
+    else rows.push_back(std::move(row));
+  }
+  Registry::RunFilter former;
+  former.series = series;
+  for (const RunRow& verification : verifications) {
+    former.run = verification.run;
+    former.seed = verification.seed;
+    std::vector<RunRow> all = registry.runs(former);
+    const auto found = std::find_if(all.rbegin(), all.rend(), [](const RunRow& row) { return !is_verification(row); });
+    if (found != all.rend()) rows.push_back(std::move(*found));
+  }
+  if (rows.empty()) return verifications;
+  std::sort(rows.begin(), rows.end(), [](const RunRow& a, const RunRow& b) { return a.number < b.number; });
   return rows;
 }
 

@@ -131,8 +131,12 @@ TEST_CASE("listings filter, order and limit") {
   filter.series = "x' OR 1=1 --";
   CHECK(numbers(filter).empty());
 
-  CHECK(records.latest_batch("e13") == std::optional<std::string>("b2"));
+  records.add_runs({new_run("g", 1, "b4")}, folder_name);
+  CHECK(records.newest_of_series("e13") == Numbers{2, 3, 5});   // h, g with seed 2, g
+  CHECK(records.newest_of_series("none").empty());
+
   CHECK(records.latest_batch("other") == std::optional<std::string>("b3"));
+  CHECK(records.latest_batch("e13") == std::optional<std::string>("b4"));
   CHECK_FALSE(records.latest_batch("none"));
 }
 
