@@ -113,6 +113,10 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
     CHECK(answer.headers.at("referrer-policy") == "no-referrer");
     CHECK(answer.headers.count("access-control-allow-origin") == 0);
   }
+  // Nothing is compressed, whatever a browser says it can read.
+  const Answer packed = page.get("/", {{"Accept-Encoding", "gzip, deflate, br"}});
+  CHECK(packed.headers.count("content-encoding") == 0);
+  CHECK(packed.headers.at("content-length") == std::to_string(packed.body.size()));
   CHECK(page.get("/nowhere").status == 404);
   CHECK(page.get("/static/none.js").status == 404);
   CHECK(page.get("/static/../../registry/registry.h").status == 404);
