@@ -336,13 +336,22 @@ void Fleet::apply_one(const Action& action) {
 }
 
 void Fleet::move(std::int64_t number, const registry::State& next, double now) {
+  record_state(number, next, now);
+  moved(number, next);
+}
+
+void Fleet::record_state(std::int64_t number, const registry::State& next, double now) {
   const auto state = states_.find(number);
   if (state == states_.end()) throw std::logic_error("run " + std::to_string(number) + " has already ended");
   if (!registry_.transition(number, state->second, next, now))
     throw std::logic_error("run " + std::to_string(number) + " is not " + registry::name(state->second) +
                            " in the registry");
-  if (registry::is_final(next.kind)) states_.erase(state);
-  else state->second = next.kind;
+}
+
+// Once that is committed: whoever is told looks at once.
+void Fleet::moved(std::int64_t number, const registry::State& next) {
+  if (registry::is_final(next.kind)) states_.erase(number);
+  else states_[number] = next.kind;
   changed_(number);
 }
 
@@ -393,40 +402,49 @@ bool Fleet::ended(std::int64_t number, const Ending& ending, double when) {
   if (found == live_.end()) return true;
   const std::shared_ptr<Live> live = found->second;
   live->ending = true;
-  // What was written while there was no daemon can be gigabytes; nobody's question waits for all of them.
-  if (live->ingest.poll(); live->ingest.unread()) {
+  registry::State state;
+  std::optional<registry::RunRow> row;
+  std::optional<double> retry;
+  const auto settle = [&] {
+    // What was written while there was no daemon can be gigabytes; nobody's question waits for all of them.
+    if (live->ingest.poll(); live->ingest.unread()) return;
+    live->ingest.finish();
+    if (const auto* record = std::get_if<ExitRecord>(&ending)) {
+      const bool finished = live->command_trainer ? live->ingest.any_metrics() : live->ingest.finished_event();
+      state = final_state(*record, finished, live->command_trainer);
+      if (record->kind == "exited" && record->code == 0 && !finished)
+        if (const std::string said = live->ingest.last_finding(); !said.empty()) state.detail = said;
+    } else {
+      state = std::get<registry::State>(ending);
+    }
+    state.fault = fault_of(state, live->command_trainer);
+    row = registry_.run(number);
+    if (!row) throw std::logic_error("run " + std::to_string(number) + " is not in the registry");
+    const auto asked = read_kill(live->folder);
+    if (state.kind == StateKind::killed && asked && asked->by == kPausedToCheckpoint) {
+      retry = 0;   // not an end: it goes on when somebody lets it
+    } else if (!asked && !state.fault.empty()) {   // one that somebody wants ended stays so, however it ended
+      std::int64_t count = 1;
+      for (const registry::Attempt& former : registry_.attempts(number))
+        count += former.attempt < row->attempt && former.state.fault == state.fault;
+      retry = retry_after(json::parse(row->config_json), state.fault, count);
+    }
+    if (retry) return;
+    record_state(number, state, when);
+    if (row->held) registry_.edit_run(number, held_edit(false));
+  };
+  try {
+    registry_.batch(settle);   // what it wrote last and how it ended: one durable write
+  } catch (...) {
+    live->ingest.forget();     // rolled back: what is kept there must not run ahead of the registry
+    throw;
+  }
+  if (live->ingest.unread()) {
     changed_(number);
     return false;
   }
-  live->ingest.finish();
-  registry::State state;
-  if (const auto* record = std::get_if<ExitRecord>(&ending)) {
-    const bool finished = live->command_trainer ? live->ingest.any_metrics() : live->ingest.finished_event();
-    state = final_state(*record, finished, live->command_trainer);
-    if (record->kind == "exited" && record->code == 0 && !finished)
-      if (const std::string said = live->ingest.last_finding(); !said.empty()) state.detail = said;
-  } else {
-    state = std::get<registry::State>(ending);
-  }
-  state.fault = fault_of(state, live->command_trainer);
-  const auto row = registry_.run(number);
-  if (!row) throw std::logic_error("run " + std::to_string(number) + " is not in the registry");
-  const auto asked = read_kill(live->folder);
-  std::optional<double> retry;
-  if (state.kind == StateKind::killed && asked && asked->by == kPausedToCheckpoint) {
-    retry = 0;   // not an end: it goes on when somebody lets it
-  } else if (!asked && !state.fault.empty()) {   // one that somebody wants ended stays so, however it ended
-    std::int64_t count = 1;
-    for (const registry::Attempt& former : registry_.attempts(number))
-      count += former.attempt < row->attempt && former.state.fault == state.fault;
-    retry = retry_after(json::parse(row->config_json), state.fault, count);
-  }
-  if (retry) {
-    again(number, state, when, *retry);
-  } else {
-    move(number, state, when);
-    if (row->held) registry_.edit_run(number, held_edit(false));
-  }
+  if (retry) again(number, state, when, *retry);
+  else moved(number, state);
   live_.erase(number);
   log_->info("run {} {}{}{}{}", number, registry::name(state.kind), state.detail.empty() ? "" : ": ", state.detail,
              retry ? "; it is started again" : "");

@@ -90,6 +90,8 @@ class Fleet : private Executor::Listener {
   void tell_restored();
   void set_timers();
   void move(std::int64_t number, const registry::State& next, double now);
+  void record_state(std::int64_t number, const registry::State& next, double now);
+  void moved(std::int64_t number, const registry::State& next);
   void again(std::int64_t number, const registry::State& ended, double when, double delay);
   void schedule_ingest();
   void ingest_all();

@@ -18,6 +18,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "runner/supervisor_program.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -71,8 +72,11 @@ void Fd::reset() {
 }
 
 std::string boot_id() {
-  std::string id = support::read_file("/proc/sys/kernel/random/boot_id");
-  while (!id.empty() && std::isspace(static_cast<unsigned char>(id.back()))) id.pop_back();
+  static const std::string id = [] {   // no process sees two
+    std::string text = support::read_file("/proc/sys/kernel/random/boot_id");
+    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
+    return text;
+  }();
   return id;
 }
 
@@ -112,6 +116,10 @@ bool FileLock::is_held(const fs::path& file) {
 }
 
 void start_detached(const std::vector<std::string>& arguments, int log, int report) {
+  start_program_detached(-1, arguments, log, report);
+}
+
+void start_program_detached(int program_fd, const std::vector<std::string>& arguments, int log, int report) {
   std::vector<char*> argv;
   std::string name = "assay";
   argv.push_back(name.data());
@@ -128,12 +136,13 @@ void start_detached(const std::vector<std::string>& arguments, int log, int repo
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::string program = self.filename() == "assay-web" ? (self.parent_path() / "assay").string() : "/proc/self/exe";
 
-  const pid_t middle = ::fork();
+  // Until they execute or end, both have our memory instead of a copy each, and we wait.
+  const pid_t middle = ::vfork();
   if (middle < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
   if (middle == 0) {
     // Only async-signal-safe calls from here on.
     ::setsid();
-    const pid_t child = ::fork();
+    const pid_t child = ::vfork();
     if (child != 0) ::_exit(child < 0 ? 1 : 0);
     const int null = ::open("/dev/null", O_RDWR);
     // Out of the way of 0 to 3 before those are replaced.
@@ -143,12 +152,17 @@ void start_detached(const std::vector<std::string>& arguments, int log, int repo
     ::dup2(null, 1);
     ::dup2(log_copy, 2);
     ::dup2(report_copy, 3);
-    ::syscall(SYS_close_range, 4U, ~0U, 0U);
+    if (program_fd >= 0) {
+      ::dup2(program_fd, 4);
+      ::fcntl(4, F_SETFD, FD_CLOEXEC);
+    }
+    ::syscall(SYS_close_range, program_fd >= 0 ? 5U : 4U, ~0U, 0U);
     sigset_t none;
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
     for (int signal = 1; signal < 32; ++signal) ::signal(signal, SIG_DFL);
-    ::execve(program.c_str(), argv.data(), envp.data());
+    if (program_fd >= 0) ::syscall(SYS_execveat, 4, "", argv.data(), envp.data(), AT_EMPTY_PATH);
+    else ::execve(program.c_str(), argv.data(), envp.data());
     const char sentence[] = "error the program file cannot be executed\n";
     [[maybe_unused]] const auto n = ::write(3, sentence, sizeof sentence - 1);
     ::_exit(127);

@@ -1,6 +1,8 @@
 #include "runner/run_folder.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,6 +11,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <string_view>
 
 #include "support/fault_point.h"
 #include "support/files.h"
@@ -19,15 +22,34 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-void write_frozen(const fs::path& file, const std::string& bytes) {
-  // Made, filled and closed; the hash in config.sha256, which the supervisor checks, tells a file that a power failure
-  // cut short, so no fsync is paid for here.
-  std::ofstream out(file, std::ios::binary);
-  out << bytes;
-  out.close();
-  if (!out) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
-  if (::chmod(file.c_str(), 0444) != 0) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
-}
+// The new run folder while it is filled.
+class FrozenFolder {
+ public:
+  explicit FrozenFolder(const fs::path& folder) : folder_(folder), fd_(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {
+    if (!fd_) fail("");
+  }
+  // Made read-only, filled and closed; the hash in config.sha256, which the supervisor checks, tells a file that a power
+  // failure cut short, so no fsync is paid for here.
+  void write(const std::string& name, std::string_view bytes) const {
+    Fd file(::openat(fd_.get(), name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0444));
+    if (!file) fail(name);
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(file.get(), bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail(name);
+      bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+    if (::close(file.release()) != 0 && errno != EINTR) fail(name);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& name) const {
+    throw std::runtime_error((name.empty() ? folder_ : folder_ / name).string() + ": " + std::strerror(errno));
+  }
+
+  const fs::path& folder_;
+  Fd fd_;
+};
 
 bool was_used(const fs::path& folder) {
   return fs::exists(folder / "supervisor.json") || fs::exists(folder / "exit.json") ||
@@ -90,17 +112,18 @@ fs::path create_run_folder(const fs::path& runs, std::int64_t number, const regi
   }
   if (!fs::create_directory(folder)) throw std::runtime_error(folder.string() + ": cannot be made");
   try {
+    const FrozenFolder frozen(folder);
     json document = json::parse(run.run_json);
     document["number"] = number;
-    write_frozen(folder / "run.json", document.dump(2) + "\n");
-    write_frozen(folder / "config.json", run.config_json);
-    write_frozen(folder / "config.sha256", run.config_sha256 + "\n");
-    write_frozen(folder / "derived.json", run.derived_json);
-    write_frozen(folder / "code.json", run.code_json);
-    write_frozen(folder / "environment.json", run.environment_json);
-    write_frozen(folder / "inputs.json", run.inputs_json);
+    frozen.write("run.json", document.dump(2) + "\n");
+    frozen.write("config.json", run.config_json);
+    frozen.write("config.sha256", run.config_sha256 + "\n");
+    frozen.write("derived.json", run.derived_json);
+    frozen.write("code.json", run.code_json);
+    frozen.write("environment.json", run.environment_json);
+    frozen.write("inputs.json", run.inputs_json);
     support::fault_point("submit: folder half filled");
-    for (const FrozenFile& file : files) write_frozen(folder / file.name, file.bytes);
+    for (const FrozenFile& file : files) frozen.write(file.name, file.bytes);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(folder, ignored);

@@ -25,6 +25,7 @@ namespace {
 
 constexpr std::size_t kMostSessions = 256;
 constexpr std::size_t kLongestBacklog = 64 << 20;   // bytes of replies that one client has not read
+constexpr std::size_t kRead = 1 << 14;              // bytes of a request read at once; one run's submission is as long
 constexpr std::size_t kKept = 1 << 20;              // bytes of a buffer that are kept for the next message
 
 }  // namespace
@@ -42,6 +43,7 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
   Session(stream_protocol::socket s, std::weak_ptr<Impl> owner) : socket(std::move(s)), server(std::move(owner)) {}
 
   void read() {
+    in.reserve(kRead);   // asio reads into what is reserved, and else 512 bytes at once
     asio::async_read_until(socket, asio::dynamic_buffer(in, kLongestRequest), '\n',
                            [self = shared_from_this()](const asio::error_code& error, std::size_t n) {
                              if (error == asio::error::not_found) return self->refuse(

@@ -8,9 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 
 // The algorithm without its EVP dress: that starts the whole of OpenSSL, its tables of names, ciphers and error texts and
@@ -52,14 +50,38 @@ class Sha256 {
 
 }  // namespace
 
+namespace {
+
+Fd open_to_read(const std::filesystem::path& path, struct stat& status) {
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0 || ::fstat(fd.get(), &status) != 0) fail(path, errno);
+  if (S_ISDIR(status.st_mode)) fail(path, EISDIR);   // opening a folder succeeds
+  return fd;
+}
+
+// As many bytes as the file gives, `size` at most; 0 at its end.
+std::size_t read_some(const std::filesystem::path& path, const Fd& fd, char* to, std::size_t size) {
+  for (;;) {
+    const ssize_t n = ::read(fd.get(), to, size);
+    if (n >= 0) return static_cast<std::size_t>(n);
+    if (errno != EINTR) fail(path, errno);
+  }
+}
+
+}  // namespace
+
 std::string read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path, errno);
-  // Opening a folder succeeds; reading it fails.
-  std::ostringstream text;
-  if (in.peek() != std::ifstream::traits_type::eof()) text << in.rdbuf();
-  if (in.bad() || std::filesystem::is_directory(path)) fail(path, std::filesystem::is_directory(path) ? EISDIR : EIO);
-  return std::move(text).str();
+  struct stat status {};
+  const Fd fd = open_to_read(path, status);
+  // One more than it says, so that its end is seen; files of /proc say nothing.
+  std::string text(status.st_size > 0 ? static_cast<std::size_t>(status.st_size) + 1 : 4096, '\0');
+  std::size_t filled = 0;
+  while (const std::size_t n = read_some(path, fd, text.data() + filled, text.size() - filled)) {
+    filled += n;
+    if (filled == text.size()) text.resize(2 * text.size());
+  }
+  text.resize(filled);
+  return text;
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path)
@@ -154,16 +176,11 @@ std::string sha256_hex(std::string_view bytes) {
 }
 
 std::string sha256_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path, errno);
-  if (std::filesystem::is_directory(path)) fail(path, EISDIR);
+  struct stat status {};
+  const Fd fd = open_to_read(path, status);
   Sha256 hash;
-  std::string buffer(1 << 16, '\0');   // more costs a page fault each 4 KiB and reads no faster
-  while (in) {
-    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    hash.update({buffer.data(), static_cast<std::size_t>(in.gcount())});
-  }
-  if (in.bad()) fail(path, EIO);
+  std::array<char, 1 << 14> buffer;   // more costs a page fault each 4 KiB and reads no faster
+  while (const std::size_t n = read_some(path, fd, buffer.data(), buffer.size())) hash.update({buffer.data(), n});
   return hash.hex();
 }
 

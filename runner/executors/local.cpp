@@ -17,6 +17,7 @@
 #include <stdexcept>
 
 #include "runner/process.h"
+#include "runner/supervisor_program.h"
 
 namespace assay::runner {
 
@@ -78,7 +79,7 @@ void LocalExecutor::spawn(const LivePtr& live) {
   Fd read_end(ends[0]), write_end(ends[1]);
   ++live->tries;
   live->report.clear();
-  start_detached({"supervise", live->folder.string(), "--report", "3"}, context_.log_fd, write_end.get());
+  start_supervisor(live->folder, context_.log_fd, write_end.get());
   live->watch.assign(read_end.release());
   read_report(live);
 }

@@ -199,3 +199,35 @@ TEST_CASE("templates of a folder: what means nothing is named") {
     CHECK_THAT(error.what(), Contains("sumary.md: no template has this name") && Contains("there is no part 'nothing'"));
   }
 }
+
+TEST_CASE("a series means the newest run of each id, and never one that only repeats another for `assay verify`") {
+  const fs::path folder = fresh_folder("newest-of-series");
+  registry::Registry registry = registry::Registry::open(folder / "r.sqlite", registry::Registry::Access::read_write);
+  registry.put_series({"s", "", "", "{}"});
+  const auto add = [&](const std::string& id, std::int64_t seed, const std::string& labels) {
+    registry::NewRun run;
+    run.series = "s";
+    run.run = id;
+    run.seed = seed;
+    run.batch = "b";
+    run.config_json = run.derived_json = run.code_json = run.environment_json = run.inputs_json = "{}";
+    run.run_json = "{\"labels\":{" + labels + "}}";
+    registry.add_runs({run}, [&](std::int64_t number, const auto&) { return (folder / std::to_string(number)).string(); });
+  };
+  const auto selected = [&] {
+    std::vector<std::int64_t> numbers;
+    for (const registry::RunRow& row : select_runs(registry, {"s"})) numbers.push_back(row.number);
+    return numbers;
+  };
+  using Numbers = std::vector<std::int64_t>;
+  add("a", 1, "\"verifies\":\"9\"");
+  CHECK(selected() == Numbers{1});      // there is nothing else
+  add("a", 1, "");
+  add("b", 1, "");
+  add("a", 2, "");
+  add("a", 1, "");
+  CHECK(selected() == Numbers{3, 4, 5});
+  add("a", 1, "\"verifies\":\"5\"");
+  add("c", 1, "\"verifies\":\"5\"");
+  CHECK(selected() == Numbers{3, 4, 5});
+}
