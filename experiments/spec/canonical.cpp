@@ -166,7 +166,8 @@ bool batch_invariant(const Config& config) {
   if (config.train.parameters == "lora" && config.lora.dropout > 0) return false;
   if (q.format == "none") return true;
   const std::string mode = q.mode.empty() ? default_mode(q.format) : q.mode;
-  const bool mixes_tokens = q.injection_point != "weight" && q.tensor_scale == "tensor" && has_tensor_scale(mode);
+  const bool mixes_tokens = q.injection_point != "weight" && ((q.tensor_scale == "tensor" && has_tensor_scale(mode)) ||
+                                                             q.rounding == "stochastic");
   return q.apply_during == "both" && !mixes_tokens;
 }
 
@@ -186,6 +187,9 @@ std::string quant_label(const QuantConfig& quant) {
   if (weights) label += " " + quant.blocking;
   if (activations) label += quant.ste ? " ste" : " no-ste";
   if (activations && has_tensor_scale(mode) && quant.tensor_scale == "row") label += " row-scale";
+  if (quant.rounding != "nearest") label += " " + quant.rounding;
+  if (quant.hadamard) label += " hadamard";
+  if (activations && quant.non_finite == "hw_saturate") label += " hw-saturate";
   if (quant.apply_during != "both") label += " " + quant.apply_during + "-only";
   if (quant.targets != QuantConfig{}.targets) {
     label += " on";

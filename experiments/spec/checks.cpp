@@ -151,7 +151,26 @@ class Checker {
               "quant.mode = \"" + mode + "\" is no mode of " + q.format + "; wanted one of " + wanted);
     refuse_if(fits && q.tensor_scale == "row" && !has_tensor_scale(mode), {"quant.tensor_scale", "quant.mode", "quant.format"},
               "quant.tensor_scale = \"row\" needs a mode with a tensor scale; " + q.format + "/" + mode + " has none");
+    const bool weights = q.injection_point != "activation", te46 = mode.starts_with("te46");
+    refuse_if(te46 && q.rounding == "stochastic", {"quant.rounding", "quant.mode", "quant.format"},
+              "quant.rounding = \"stochastic\" does not go with quant.mode = \"" + mode +
+                  "\", which compares the errors of rounding to nearest; use mode \"te\", or \"nearest\"");
+    refuse_if(te46 && q.backward == "fp4", {"quant.backward", "quant.mode", "quant.format"},
+              "quant.backward = \"fp4\" rounds stochastically, and quant.mode = \"" + mode +
+                  "\" compares the errors of rounding to nearest; use mode \"te\", or \"fp32\"");
+    refuse_if(q.backward == "fp4" && q.apply_during == "rollout", {"quant.backward", "quant.apply_during"},
+              "quant.backward = \"fp4\" belongs to layers that are quantized in training; quant.apply_during = \"rollout\" "
+              "leaves none");
+    refuse_if(q.blocking == "2d" && q.format == "mxfp4" && weights, {"quant.blocking", "quant.format"},
+              "quant.blocking = \"2d\" is nvfp4's, whose blocks have 16 elements; mxfp4 takes \"row\" or \"column\"");
+    refuse_if(q.hadamard && q.blocking == "column" && weights, {"quant.hadamard", "quant.blocking"},
+              "quant.hadamard turns weights along in_features, and with quant.blocking = \"column\" their blocks lie across "
+              "that; set quant.blocking to \"row\" or \"2d\"");
     if (c_.rollout.batch_invariant) {
+      refuse_if(q.rounding == "stochastic" && q.injection_point != "weight",
+                {"rollout.batch_invariant", "quant.rounding", "quant.injection_point"},
+                "rollout.batch_invariant: quant.rounding = \"stochastic\" draws other numbers for a token when it is sampled "
+                "than when it is trained on; set it to \"nearest\"");
       refuse_if(fits && q.injection_point != "weight" && q.tensor_scale == "tensor" && has_tensor_scale(mode),
                 {"rollout.batch_invariant", "quant.tensor_scale", "quant.mode", "quant.format", "quant.injection_point"},
                 "rollout.batch_invariant: with one activation scale a tensor a token's value depends on its batch; set "

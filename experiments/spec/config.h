@@ -48,9 +48,13 @@ struct QuantConfig {
   std::string injection_point = "both";   // weight | activation | both
   std::string apply_during = "both";      // training | rollout | both
   std::string hook = "pre";               // pre: a module's input; post: its output
-  std::string blocking = "row";           // weights: row = along in_features, column = along out_features
+  std::string blocking = "row";           // weights: row = along in_features, column = along out_features, 2d = 16x16 tiles
   std::string tensor_scale = "tensor";    // activations: tensor | row (one fp32 scale per token)
   bool ste = true;                        // straight-through estimator behind the activation quantizer
+  std::string rounding = "nearest";       // of weights and activations: nearest (ties to even) | stochastic
+  bool hadamard = false;                  // both are rotated, 16 elements at a time, before they are quantized
+  std::string non_finite = "propagate";   // NaN and Inf: propagate | hw_saturate
+  std::string backward = "fp32";          // gradients of quantized layers: fp32 | fp4 (stochastic rounding, rotated)
   std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
   std::vector<std::string> exclude;       // exact module names, or anchored patterns written ^…$
   std::int64_t skip_first_layers = 0;     // decoder layers at the beginning and at the end that are left alone

@@ -95,14 +95,14 @@ TEST_CASE("the defaults have these bytes") {
       R"json("noise":{"apply_during":"rollout","kind":"none","rin":"targeted","scan_prompts":16,"schedule":"stages","sigma_end":0.0001,"sigma_start":0.01,"stages":10,"target_error":0.0,"targets":["input_layernorm","post_attention_layernorm"],"zones":[]},)json"
       R"json("optimizer":{"beta1":0.9,"beta2":0.999,"eps":1e-08,"grad_clip":1.0,"lr":1e-05,"min_lr_ratio":0.0,"schedule":"constant","warmup_steps":0,"weight_decay":0.0},)json"
       R"json("prompt":{"style":"plain","system":"","text":"{question}\n"},)json"
-      R"json("quant":{"apply_during":"both","blocking":"row","exclude":[],"format":"none","hook":"pre","injection_point":"both","mode":"","skip_first_layers":0,"skip_last_layers":0,"ste":true,"targets":["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"],"tensor_scale":"tensor"},)json"
+      R"json("quant":{"apply_during":"both","backward":"fp32","blocking":"row","exclude":[],"format":"none","hadamard":false,"hook":"pre","injection_point":"both","mode":"","non_finite":"propagate","rounding":"nearest","skip_first_layers":0,"skip_last_layers":0,"ste":true,"targets":["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"],"tensor_scale":"tensor"},)json"
       R"json("reward":{"argv":[],"scorer":"verl","timeout":60.0},)json"
       R"json("rollout":{"batch_invariant":false,"batch_size":0,"max_prompt_length":1024,"max_response_length":1024,"min_p":0.0,"samples_per_prompt":8,"temperature":1.0,"top_k":0,"top_p":1.0},)json"
       R"json("schedule":{"executor":"local","gpus":0,"group":"","memory":0,"retry.backoff":30.0,"retry.backoff_max":3600.0,"retry.code":0,"retry.infrastructure":0,"retry.stalled":0,"slurm_options":[],"stall_timeout":600.0,"time_limit":0.0},)json"
       R"json("train":{"device":"cpu","epochs":0,"memory":"fast","parameters":"lora","ranks":1,"seed":1,"steps":20,"threads":1},)json"
       R"json("trainer":{"argv":[],"kind":"embedded","metrics":"jsonl","metrics_regex":""}})json";
   CHECK(canonical_json(Config{}) == golden);
-  CHECK(config_hash(Config{}) == "bc6033904a9fbedc07a30d95e8efb7d239f6b128949ec13d1611b1ddcb506683");
+  CHECK(config_hash(Config{}) == "e17a5fbeb62490740f5aced3964ef64c221f245cff5e64d26751816310903bbc");
 }
 
 TEST_CASE("canonical JSON is sorted, without white space, and holds every key") {
@@ -159,6 +159,9 @@ TEST_CASE("config_from_json names what is wrong") {
   json wrong = right;
   wrong["quant"].erase("ste");
   CHECK(refusal(wrong) == "config: 'quant.ste' is missing");
+  wrong = right;  // a run from before these keys was as their defaults say
+  for (const char* key : {"rounding", "hadamard", "non_finite", "backward"}) wrong["quant"].erase(key);
+  CHECK(canonical_json(config_from_json(wrong)) == canonical_json(Config{}));
   wrong = right;
   wrong.erase("quant");
   CHECK_THAT(refusal(wrong), has("config: 'quant.format' is missing"));
@@ -235,4 +238,12 @@ TEST_CASE("the label says what arithmetic an accuracy was measured under, and no
   q.targets = {"up_proj"};
   q.exclude = {"^.*\\.base_layer$"};
   CHECK(quant_label(q) == "mxfp4/floor W16A4 pre ste on up_proj except ^.*\\.base_layer$");
+  q = {};
+  q.format = "nvfp4";
+  q.blocking = "2d";
+  q.rounding = "stochastic";
+  q.hadamard = true;
+  q.non_finite = "hw_saturate";
+  q.backward = "fp4";  // says nothing about an accuracy
+  CHECK(quant_label(q) == "nvfp4/te W4A4 pre 2d ste stochastic hadamard hw-saturate");
 }

@@ -74,6 +74,8 @@ struct Measurements {
   double gap_k3 = 0;                       // estimate of KL(sampler || trainer)
   double gap_phase = 0;                    // mean |difference| between the two phases on the same batch: apply_during
   double gap_batch = 0;                    // the rest: the sampler's batch against the trainer's, in the same phase
+  double gradient_error = -1;              // quant.backward = "fp4": norm of the difference to fp32's gradient / its norm;
+  double gradient_cosine = 0;              // and the cosine between the two. -1: not measured
   double ratio_deviation = 0;              // max |ratio - 1| before any update: the same forward twice
   std::int64_t responses = 0, truncated = 0;  // sampled; of them cut at max_response_length
   std::vector<std::string> never_ran;      // modules with an activation quantizer that no forward pass called
@@ -98,8 +100,8 @@ Measurements measure_random(Session& session);
 
 // Ids: ste-missing-pre, ste-missing-post, ste-broken, gradient-missing, gradient-not-finite, quantizer-never-ran (errors);
 // quantized-twice, rollout-differs, rollout-gap, ratio-not-one, eval-differs, no-reward-spread, responses-cut, large-error,
-// falls-apart, lr-large, lr-small (warnings); coverage, left-out, rollout-same, reward-spread, quantization-error,
-// layer-error, first-updates (info).
+// falls-apart, gradient-biased, lr-large, lr-small (warnings); coverage, left-out, rollout-same, reward-spread,
+// quantization-error, gradient-rounded, layer-error, first-updates (info).
 std::vector<Finding> judge(const Measurements& measurements);
 
 nlohmann::json doctor_json(const Measurements& measurements, const std::vector<Finding>& findings);  // doctor.json

@@ -163,12 +163,17 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
   // Where activations are quantized, a mode's fp32 tensor scale depends on the batch.
   const bool batch_dependent = quant.format == "nvfp4" && spec::has_tensor_scale(quant.mode) &&
                                quant.injection_point != "weight" && quant.tensor_scale == "tensor";
+  const bool drawn = quant.format != "none" && quant.injection_point != "weight" && quant.rounding == "stochastic";
+  const char* batch_cause = drawn && batch_dependent
+                                ? "quant.rounding draws anew for each pass, and a tensor's scale depends on what else is in it"
+                            : drawn             ? "quant.rounding: each pass draws anew"
+                            : batch_dependent   ? "quant.tensor_scale: a tensor's scale depends on what else is in it"
+                                                : "nothing here depends on the batch but float32 summation";
   const std::string gap = format("over %lld tokens the log-probs differ by %.4f on average and %.3f at most; KL about %.5f a token",
                                  static_cast<long long>(m.tokens), m.gap_mean, m.gap_max, m.gap_k3) +
                           format("; %.4f of it between the phases (quant.apply_during), %.4f between the batches (%s)", m.gap_phase,
                                  m.gap_batch,
-                                 batch_dependent ? "quant.tensor_scale: a tensor's scale depends on what else is in it"
-                                                 : "nothing here depends on the batch but float32 summation");
+                                 batch_cause);
   if (quant.format != "none" && quant.apply_during != "both")
     findings.push_back({"rollout-differs", Severity::warning,
                         quant.apply_during == "training"
@@ -178,13 +183,15 @@ void judge_sampling(const Measurements& m, std::vector<Finding>& findings) {
   else if (!(m.gap_k3 <= large_gap_k3))  // NaN is large too
     findings.push_back({"rollout-gap", Severity::warning,
                         "Sampling and training see the same quantization by config, and still give different log-probs", gap,
-                        batch_dependent
-                            ? "quant.tensor_scale = \"row\": then a token's value does not depend on its batch"
-                            : ""});
+                        drawn             ? "quant.rounding = \"nearest\": then a token's value does not depend on the draw"
+                        : batch_dependent ? "quant.tensor_scale = \"row\": then a token's value does not depend on its batch"
+                                          : ""});
   else
     findings.push_back({"rollout-same", Severity::info,
                         std::string("Sampling and training see the same ") + (quant.format == "none" ? "model" : "quantization") +
-                            (batch_dependent ? "; what differs is the tensor scale, which depends on what else is in the batch "
+                            (drawn ? "; what differs is the stochastic rounding, which draws anew for each pass (with "
+                                     "quant.rounding = \"nearest\" it would not)"
+                             : batch_dependent ? "; what differs is the tensor scale, which depends on what else is in the batch "
                                                "(with quant.tensor_scale = \"row\" it would not)"
                                              : ""),
                         gap, ""});
@@ -283,6 +290,25 @@ void judge_errors(const Measurements& m, std::vector<Finding>& findings) {
                         low, "leave them out with quant.exclude, or take a finer format"});
 }
 
+void judge_rounded_gradient(const Measurements& m, std::vector<Finding>& findings) {
+  if (m.gradient_error < 0) return;
+  const auto& quant = m.config.quant;
+  const std::string evidence = format("the adapters' gradient differs from that of an fp32 backward by %.1f %% of its norm, cosine %.4f",
+                                      100 * m.gradient_error, m.gradient_cosine);
+  // Scales that round a block's maximum above its largest number clip it, and what is clipped has no mean to be right in.
+  const std::string mode = quant.mode.empty() ? spec::default_mode(quant.format) : quant.mode;
+  if (mode == "floor" || mode == "even")
+    findings.push_back({"gradient-biased", Severity::warning,
+                        "Gradients are quantized with a mode that clips the largest of a block, so stochastic rounding is not "
+                        "right in the mean",
+                        evidence, "quant.mode = \"rceil\", which clips nothing"});
+  else
+    findings.push_back({"gradient-rounded", Severity::info,
+                        "Gradients are quantized too, rounded stochastically behind a Hadamard transform: other ones in each "
+                        "step, nearly right in the mean",
+                        evidence, ""});
+}
+
 void judge_layers(const Measurements& m, std::vector<Finding>& findings) {
   if (m.layers.empty()) return;
   const LayerError* worst = &m.layers.front();
@@ -339,6 +365,7 @@ std::vector<Finding> judge(const Measurements& m) {
   judge_sampling(m, findings);
   judge_reward(m, findings);
   judge_errors(m, findings);
+  judge_rounded_gradient(m, findings);
   judge_layers(m, findings);
   judge_updates(m, findings);
   std::stable_sort(findings.begin(), findings.end(),

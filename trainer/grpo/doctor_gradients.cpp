@@ -46,6 +46,8 @@ std::string projection_of(std::string tensor) {
 }
 
 TokenLogprobs forward(Session& session, const Sampled& rows) {
+  session.decoder->set_rounding_seed(  // the same pass twice rounds alike, as in an update
+      derive_seed(static_cast<std::uint64_t>(session.config.train.seed), 4, Purpose::doctor));
   return token_logprobs(*session.decoder, rows.prompts, rows.rollout.responses, session.config.rollout.samples_per_prompt,
                         session.config.rollout.temperature);
 }
@@ -97,6 +99,32 @@ std::vector<bool> reached_with(Session& session, const Sampled& rows, Activation
   return reached;
 }
 
+// How far the adapters' gradients, which the last backward() left, are from those of fp32, all tensors as one vector.
+void measure_rounded_gradient(Session& session, const Sampled& rows, Measurements& result) {
+  auto& decoder = *session.decoder;
+  const auto adapter = decoder.trainable();
+  std::vector<at::Tensor> rounded;
+  for (const auto& parameter : adapter) {
+    rounded.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().to(at::kDouble) : at::Tensor());
+    at::Tensor(parameter.tensor).mutable_grad() = at::Tensor();
+  }
+  decoder.set_gradient_rounding(false);
+  backward(session, rows, forward(session, rows), made_up_advantages(rows.rollout.responses.size()));
+  decoder.set_gradient_rounding(true);
+  double difference = 0, size = 0, rounded_size = 0, product = 0;
+  for (std::size_t i = 0; i < adapter.size(); ++i) {
+    if (!rounded[i].defined() || !adapter[i].tensor.grad().defined()) continue;
+    const at::Tensor exact = adapter[i].tensor.grad().to(at::kDouble);
+    difference += (rounded[i] - exact).square().sum().item<double>();
+    size += exact.square().sum().item<double>();
+    rounded_size += rounded[i].square().sum().item<double>();
+    product += (rounded[i] * exact).sum().item<double>();
+  }
+  if (size == 0) return;
+  result.gradient_error = std::sqrt(difference / size);
+  result.gradient_cosine = rounded_size > 0 ? product / std::sqrt(size * rounded_size) : 0;
+}
+
 }  // namespace
 
 Sampled first_groups(const Sampled& all, std::size_t prompts, std::int64_t group) {
@@ -140,6 +168,7 @@ void measure_gradients(Session& session, const Sampled& sampled, Measurements& r
     gaps |= !seen.non_zero;
     result.gradients.push_back(seen);
   }
+  if (session.config.quant.backward == "fp4") measure_rounded_gradient(session, few, result);
   if (!gaps) return;
   std::vector<bool> estimated(adapter.size(), false), unrounded = estimated;
   if (!result.report.modules.empty()) {

@@ -48,6 +48,9 @@ nlohmann::json doctor_json(const Measurements& m, const std::vector<Finding>& fi
           {"left_out", m.left_out},
           {"gradients",
            {{"tensors", all.all}, {"with_gradient", all.with}, {"without", without}, {"by_projection", projections}}},
+          {"rounded_gradient", m.gradient_error < 0 ? json(nullptr)
+                                                    : json{{"relative_error", json_number(m.gradient_error)},
+                                                           {"cosine", json_number(m.gradient_cosine)}}},
           {"rollout",
            {{"tokens", m.tokens},
             {"mean_gap", json_number(m.gap_mean)},

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/grpo/parts.h"
+#include "trainer/grpo/seeds.h"
 
 
 namespace assay::train {
@@ -68,6 +69,8 @@ Evaluation evaluate(Session& session) {
   result.trained_quant = session.trained_quant();
   const Phase before = session.decoder->phase();
   session.decoder->set_phase(session.config.eval.quant == "none" ? Phase::off : Phase::evaluation);
+  session.decoder->set_rounding_seed(  // not the step's: the same model gives the same answers
+      derive_seed(static_cast<std::uint64_t>(session.config.train.seed), 0, Purpose::sampled));
 
   const auto& prompts = session.test.prompts;
   const auto [first, behind] = session.ranks->share(static_cast<std::int64_t>(prompts.size()));

@@ -35,6 +35,7 @@ std::vector<Finding> FindingWatch::look(const Metrics& metrics) {
     find("rollout-gap", "The sampler's log-probs and the training forward's have moved apart",
          format("rollout_corr/k3_kl = %.4f a token", *gap),
          quant.format != "none" && quant.apply_during != "both" ? "quant.apply_during = \"both\""
+         : quant.format != "none" && quant.rounding == "stochastic" ? "quant.rounding = \"nearest\": then a token's value does not depend on the draw"
          : quant.format != "none" && quant.tensor_scale == "tensor" ? "quant.tensor_scale = \"row\": then a token's value does not depend on its batch"
                                                                     : "");
   }

@@ -93,6 +93,7 @@ Batch collect_batch(Session& session, DataOrder& order, std::int64_t step) {
     for (const auto problem : problems) prompts.push_back(session.train.prompts[problem]);
     const auto index = (static_cast<std::uint64_t>(step) << 20) + static_cast<std::uint64_t>(batch.generation_batches);
     const auto seed = derive_seed(static_cast<std::uint64_t>(session.config.train.seed), index, Purpose::rollout);
+    session.decoder->set_rounding_seed(derive_seed(static_cast<std::uint64_t>(session.config.train.seed), index, Purpose::sampled));
     Scored all = sample_and_score(session, problems, prompts, seed);
     Rollout& sampled = all.rollout;
     ++batch.generation_batches;

@@ -16,6 +16,9 @@ enum class Purpose : std::uint64_t {
   doctor = 4,    // the preflight's random B; index 0
   dropout = 5,   // of the adapters' inputs; index = step * 2^20 + first prompt of the micro-batch
   noise = 6,     // on the norms' weights; index = step
+  quantizer = 7, // signs of the Hadamard transform, rounding of weights; index 0
+  rounding = 8,  // of activations and gradients in an update; index as dropout's
+  sampled = 9,   // of activations in sampling; index as rollout's, 0 in evaluations
 };
 
 constexpr std::uint64_t mix_seed(std::uint64_t x) {  // SplitMix64 (Steele, Lea, Flood 2014)

@@ -144,7 +144,7 @@ void attach(Session& session, const fs::path& model, ActivationQuantizer quantiz
   if (!full) refusing("lora.targets", [&] { session.decoder->attach_lora(config.lora, derive_seed(seed, 0, Purpose::lora)); });
   session.report.label = spec::quant_label(config.quant);
   const auto quantize = [&](Decoder& decoder) {
-    return refusing("quant", [&] { return decoder.attach_quantizers(config.quant, quantizer); });
+    return refusing("quant", [&] { return decoder.attach_quantizers(config.quant, quantizer, derive_seed(seed, 0, Purpose::quantizer)); });
   };
   if (config.quant.format != "none" || lean) session.report = quantize(*session.decoder);
   if (full && config.grpo.kl_coef > 0) {  // with adapters the reference is the decoder without them

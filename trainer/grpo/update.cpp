@@ -39,7 +39,12 @@ std::vector<T> slice(const std::vector<T>& values, std::int64_t begin, std::int6
 // Micro-batches: rows of a few prompts as tensors, B rows of R tokens.
 class BatchRows {
  public:
-  BatchRows(Session& session, const Batch& batch) : session_(session), batch_(batch) {}
+  BatchRows(Session& session, const Batch& batch, std::int64_t step) : session_(session), batch_(batch), step_(step) {}
+
+  // Of a micro-batch, in seeds.
+  std::uint64_t index(Range span) const {
+    return (static_cast<std::uint64_t>(step_) << 20) + static_cast<std::uint64_t>(span.begin);
+  }
 
   TokenLogprobs logprobs(Range span, bool entropy_gradient = false) const {
     return logprobs(*session_.decoder, span, entropy_gradient);
@@ -91,7 +96,9 @@ class BatchRows {
   }
 
  private:
+  // A micro-batch's passes all round alike, so that old log-probs, references and ratios differ by the model alone.
   TokenLogprobs logprobs(Decoder& decoder, Range span, bool entropy_gradient) const {
+    decoder.set_rounding_seed(derive_seed(static_cast<std::uint64_t>(session_.config.train.seed), index(span), Purpose::rounding));
     return token_logprobs(decoder, slice(batch_.prompts, span.begin, span.end),
                           slice(batch_.rollout.responses, span.begin * group(), span.end * group()), group(),
                           session_.config.rollout.temperature, entropy_gradient);
@@ -99,6 +106,7 @@ class BatchRows {
   std::int64_t group() const { return session_.config.rollout.samples_per_prompt; }
   Session& session_;
   const Batch& batch_;
+  std::int64_t step_;
 };
 
 // The gradients of all ranks, summed. A tensor that no rank has a gradient for stays without.
@@ -136,7 +144,7 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
   const auto& grpo = session.config.grpo;
   const LossOptions options = LossOptions::from(session.config);
   const double lr = learning_rate(session.config.optimizer, step, session.config.train.steps);
-  const BatchRows rows(session, batch);
+  const BatchRows rows(session, batch, step);
   UpdateResult result;
   result.covered.assign(optimizer.parameters().size(), false);
 
@@ -196,11 +204,9 @@ UpdateResult update_policy(Session& session, Optimizer& optimizer, const Batch& 
     bool graph = false;
     for (std::size_t i = 0; i < micros.size(); ++i) {
       check_stop();
-      if (dropout > 0) {
-        const auto index = (static_cast<std::uint64_t>(step) << 20) + static_cast<std::uint64_t>(micros[i].begin);
-        session.decoder->set_dropout(
-            dropout, derive_seed(static_cast<std::uint64_t>(session.config.train.seed), index, Purpose::dropout));
-      }
+      if (dropout > 0)
+        session.decoder->set_dropout(dropout, derive_seed(static_cast<std::uint64_t>(session.config.train.seed),
+                                                          rows.index(micros[i]), Purpose::dropout));
       const TokenLogprobs now = [&] {
         const Span span("forward");
         return rows.logprobs(micros[i], options.entropy_coef > 0);

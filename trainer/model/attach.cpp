@@ -6,6 +6,7 @@
 
 #include "experiments/spec/canonical.h"
 #include "experiments/spec/modules.h"
+#include "quant/hadamard.h"
 #include "quant/torch/fake_quantize.h"
 #include "support/suggest.h"
 #include "trainer/model/model.h"
@@ -36,6 +37,8 @@ class Exclusion {
 };
 
 quant::Spec spec_of(const spec::QuantConfig& config) {
+  const auto non_finite = quant::parse_non_finite(config.non_finite);
+  if (!non_finite) throw std::runtime_error("quant.non_finite: there is no policy '" + config.non_finite + "'");
   const auto format = quant::parse_format(config.format);
   if (!format) throw std::runtime_error("quant.format: there is no format '" + config.format + "'");
   const auto mode = quant::parse_mode(*format, config.mode);
@@ -43,7 +46,20 @@ quant::Spec spec_of(const spec::QuantConfig& config) {
   quant::Spec spec;
   spec.format = *format;
   spec.mode = *mode;
+  spec.non_finite = *non_finite;
+  if (config.rounding == "stochastic") spec.rounding = quant::Rounding::stochastic;
   return spec;
+}
+
+// The series reader refuses these with the place in the file; a config.json by hand comes here.
+void check(const char* key, std::string_view wrong) {
+  if (!wrong.empty()) throw std::runtime_error(std::string(key) + ": " + std::string(wrong));
+}
+
+void check_rotated(const Projection& p, std::int64_t size, const char* what) {
+  if (size % 16 != 0)
+    throw std::runtime_error("quant.hadamard turns 16 elements at a time, and " + p.name + " has " + std::to_string(size) + " " +
+                             what + "; leave it out with quant.exclude, or set quant.hadamard to false");
 }
 
 std::string last_word(const std::string& name) { return name.substr(name.rfind('.') + 1); }
@@ -56,7 +72,8 @@ ActivationQuantizer default_activation_quantizer() {
   };
 }
 
-AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, ActivationQuantizer quantizer) {
+AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, ActivationQuantizer quantizer,
+                            std::uint64_t seed) {
   if (model.has_quantizers) throw std::logic_error("quantizers are attached once");
   AttachReport report;
   report.label = spec::quant_label(config);
@@ -72,6 +89,15 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
   Quantizers& q = model.quantizers;
   q.weight = q.activation = spec_of(config);
   if (config.tensor_scale == "row") q.activation.scope = quant::Scope::row;
+  q.restart(seed);
+  q.weight.tiles = config.blocking == "2d";
+  if (config.hadamard) q.signs = quant::hadamard_signs(seed);
+  if (config.backward == "fp4") {
+    quant::Spec gradient = spec_of(config);
+    gradient.rounding = quant::Rounding::stochastic;
+    q.gradient = quant::GradientSpec{gradient, true};
+    check("quant.backward", objection(*q.gradient));
+  }
   q.ste = config.ste;
   q.post = config.hook == "post";
   q.in_training = config.apply_during != "rollout";
@@ -86,7 +112,10 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
       known.push_back(p->name + ".base_layer");
     }
   const Exclusion excluded(config.exclude, known);
-  const int axis = q.weight_axis = config.blocking == "column" ? 0 : 1;
+  q.weight_axis = config.blocking == "column" ? 0 : 1;
+  if (weights) check("quant.blocking", objection(q.weight, q.weight_axis));
+  if (activations) check("quant.rounding", objection(q.activation, 1));
+  std::uint64_t weight_seed = seed;
   const at::NoGradGuard no_grad;
   const auto layers = static_cast<std::int64_t>(model.layers.size());
   for (std::int64_t i = config.skip_first_layers; i < layers - config.skip_last_layers; ++i) {
@@ -95,10 +124,13 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
       const bool wrapper = !excluded.holds(p->name);
       const bool base = p->lora && !excluded.holds(p->name + ".base_layer");
       if (!wrapper && !base) continue;
+      if (q.signs && (weights || !q.post)) check_rotated(*p, p->weight.in(), "in_features");
+      if (q.signs && activations && q.post) check_rotated(*p, p->weight.out(), "out_features");
       double sqnr = 0;
+      p->weight_seed = ++weight_seed;
       if (weights) {  // the wrapper's weight is its base layer's: there is one, quantized once
         quant::ErrorStats stats;
-        p->quantized = Matrix(quant::fake_quantize(p->weight.value(), q.weight, axis, &stats));
+        p->quantized = Matrix(quantized_weight(p->weight.value(), q, p->weight_seed, &stats));
         sqnr = stats.sqnr_db();
         if (model.lean) {  // here and not behind the loop: the most that is alive at once is what counts
           p->quantized.keep_forward_only();

@@ -146,8 +146,8 @@ const ModelShape& Decoder::shape() const { return impl_->shape; }
 
 void Decoder::attach_lora(const spec::LoraConfig& lora, std::uint64_t seed) { attach_adapter(*impl_, lora, seed); }
 
-AttachReport Decoder::attach_quantizers(const spec::QuantConfig& quant, ActivationQuantizer quantizer) {
-  return attach_by_rule(*impl_, quant, std::move(quantizer));
+AttachReport Decoder::attach_quantizers(const spec::QuantConfig& quant, ActivationQuantizer quantizer, std::uint64_t seed) {
+  return attach_by_rule(*impl_, quant, std::move(quantizer), seed);
 }
 
 void Decoder::set_bf16() {
@@ -157,6 +157,9 @@ void Decoder::set_bf16() {
   for (const NamedTensor& weight : impl_->named()) at::Tensor(weight.tensor).copy_(bf16_rounded(weight.tensor));
   impl_->quantizers.bf16 = true;
 }
+
+void Decoder::set_rounding_seed(std::uint64_t seed) { impl_->quantizers.restart(seed); }
+void Decoder::set_gradient_rounding(bool on) { impl_->quantizers.gradient_on = on; }
 
 void Decoder::set_lean(bool unquantized_too) {
   if (impl_->has_lora || impl_->has_quantizers || impl_->base_trainable)

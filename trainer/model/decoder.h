@@ -119,11 +119,17 @@ class Decoder {
   // only, and a phase in which the quantizers do not act throws std::logic_error. base_weights() lists what is left.
   void set_lean(bool unquantized_too);
   // Quantizers by rule. Frozen weights are quantized once, here. Throws std::runtime_error when nothing matches.
+  // `seed`: of the Hadamard transform's signs and of the weights' stochastic rounding.
   AttachReport attach_quantizers(const spec::QuantConfig& quant,
-                                 ActivationQuantizer quantizer = default_activation_quantizer());
+                                 ActivationQuantizer quantizer = default_activation_quantizer(), std::uint64_t seed = 0);
+  // From here on activations and gradients that are rounded stochastically draw from this seed: a pass that is to be
+  // repeated bit for bit begins with it. Without it they go on from attach_quantizers()' seed.
+  void set_rounding_seed(std::uint64_t seed);
+  // Whether gradients are quantized, where quant.backward says so; at first they are.
+  void set_gradient_rounding(bool on);
   std::vector<std::string> projections() const;  // every linear layer of the decoder, model.layers.0.self_attn.q_proj …
   bool has_unquantized_weights() const;          // false: only what set_lean(false) and attach_quantizers() left
-  const quant::Spec& activation_spec() const;  // of the activation quantizers attached
+  const quant::Spec& activation_spec() const;  // of the activation quantizers attached; its seed is the last call's
   void set_phase(Phase phase);  // at first: training
   Phase phase() const;
 
@@ -183,7 +189,8 @@ class Decoder {
   // base_weights(). The weights themselves are not written to. What is not named has none; it replaces the former noise.
   void set_norm_noise(const std::vector<NamedTensor>& noise, bool in_rollout, bool in_training);
 
-  // Called with (module name, input of its quantizer, its result) by every activation quantizer; empty: none.
+  // Called with (module name, input of its quantizer, its result) by every activation quantizer; empty: none. Under
+  // quant.hadamard both are rotated.
   using Observer = std::function<void(const std::string& module, const at::Tensor& x, const at::Tensor& xq)>;
   void set_observer(Observer observer);
   // Called with the residual stream behind each layer [tokens, D] by prefill() and respond(); empty: none.

@@ -59,7 +59,8 @@ Model empty_model(const ModelShape& shape);
 // "model.layers.3.self_attn.q_proj" and the like: all of a projection's own names.
 std::string projection_name(std::int64_t layer, const std::string& projection);
 
-AttachReport attach_by_rule(Model& model, const spec::QuantConfig& quant, ActivationQuantizer quantizer);
+AttachReport attach_by_rule(Model& model, const spec::QuantConfig& quant, ActivationQuantizer quantizer,
+                            std::uint64_t seed);
 void attach_adapter(Model& model, const spec::LoraConfig& lora, std::uint64_t seed);
 
 }  // namespace assay::train

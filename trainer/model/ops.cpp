@@ -299,18 +299,22 @@ at::Tensor outer_sum(const at::Tensor& u, const at::Tensor& x, float alpha) {
 struct LinearNode : torch::autograd::Node {
   at::Tensor x, low;  // low = x·A^T [M, r]
   BackwardForm weight, a, b;
+  std::optional<RoundedGradient> rounded;
   float scale = 1;
+  at::Tensor as_summed(const at::Tensor& dy, int axis) const {
+    return rounded ? quant::quantize_gradient(dy, rounded->spec, rounded->seed, axis).contiguous() : dy;
+  }
   variable_list apply(variable_list&& grads) override {
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx, dweight, dbias, da, db;
     if (task_should_compute_output(0)) {
       dx = at::empty_like(x);
       if (weight)
-        product(dy, *weight.get(), dx, 1.f, {}, false);
+        product(as_summed(dy, 1), *weight.get(), dx, 1.f, {}, false);
       else
         dx.zero_();
     }
-    if (task_should_compute_output(1)) dweight = outer_sum(dy, x, 1.f);
+    if (task_should_compute_output(1)) dweight = outer_sum(as_summed(dy, 0), x, 1.f);
     if (task_should_compute_output(2)) dbias = dy.sum(0);
     if (b) {
       at::Tensor dlow = at::empty_like(low);
@@ -328,7 +332,8 @@ struct LinearNode : torch::autograd::Node {
   }
 };
 
-at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bias, LoraPair* lora) {
+at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bias, LoraPair* lora,
+                       const std::optional<RoundedGradient>& rounded) {
   const std::int64_t out = weight ? weight->out() : lora->b.out();
   at::Tensor y = at::empty({x.size(0), out}, x.options());
   if (weight) product(x, *weight->forward_pack(), y, 1.f, bias, false);
@@ -345,6 +350,7 @@ at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bi
   if (any_wants_graph(x, w, bias, a, b)) {
     auto node = new_node<LinearNode>();
     node->x = x.detach();
+    node->rounded = rounded;
     if (weight && wants_graph(x)) node->weight = BackwardForm(*weight);
     if (lora) {
       node->low = low;
@@ -359,10 +365,11 @@ at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bi
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora) {
-  return linear_with(x, &weight, bias, lora);
+at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
+                  const std::optional<RoundedGradient>& rounded) {
+  return linear_with(x, &weight, bias, lora, rounded);
 }
 
-at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) { return linear_with(x, nullptr, {}, &lora); }
+at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) { return linear_with(x, nullptr, {}, &lora, std::nullopt); }
 
 }  // namespace assay::train

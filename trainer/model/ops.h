@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "quant/torch/gradient.h"
 #include "quant/torch/parallel.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/matrix.h"
@@ -56,8 +58,15 @@ struct LoraPair {
 // as that of a bfloat16 tensor is.
 at::Tensor bf16_rounded(const at::Tensor& x);
 
+// The gradient of the output is quantized before the weight's two products take it; not for the low-rank part's.
+struct RoundedGradient {
+  quant::GradientSpec spec;
+  std::uint64_t seed = 0;
+};
+
 // x·W^T + bias, plus the low-rank part where lora is given. bias may be undefined.
-at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora);
+at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
+                  const std::optional<RoundedGradient>& rounded = std::nullopt);
 // The low-rank part alone.
 at::Tensor low_rank(const at::Tensor& x, LoraPair& lora);
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "quant/torch/fake_quantize.h"
+#include "quant/torch/hadamard.h"
 #include "trainer/profile/profile.h"
 
 namespace assay::train {
@@ -19,35 +20,52 @@ at::Tensor dropped(const at::Tensor& x, AdapterUse& use) {
 
 }  // namespace
 
-at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, const Quantizers& quantizers,
-                                Memo* memo) const {
-  at::Tensor xq;
-  if (const at::Tensor* made = memo ? memo->find(x) : nullptr) {
-    xq = *made;
-  } else {
-    const Span span("quantization");
-    xq = quantizers.flow(quantizers.quantize(x, quantizers.activation, quantizers.ste));
-    if (memo) memo->keep(x, xq);
-  }
-  if (quantizers.observer) quantizers.observer(name + suffix, x, xq);
-  return xq;
+at::Tensor quantized_weight(const at::Tensor& weight, const Quantizers& quantizers, std::uint64_t seed,
+                            quant::ErrorStats* stats) {
+  quant::Spec spec = quantizers.weight;
+  spec.seed = seed;
+  if (!quantizers.signs) return quant::fake_quantize(weight, spec, quantizers.weight_axis, stats);
+  const at::Tensor rotated = quant::hadamard(weight, *quantizers.signs);
+  return quant::inverse_hadamard(quant::fake_quantize(rotated, spec, quantizers.weight_axis, stats), *quantizers.signs);
 }
 
-at::Tensor Projection::forward(const at::Tensor& x, const Quantizers& quantizers, Memo& memo) {
+at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo) const {
+  Memo::Entry made;
+  if (const Memo::Entry* known = memo ? memo->find(x) : nullptr) {
+    made = *known;
+  } else {
+    const Span span("quantization");
+    if (quantizers.activation.rounding == quant::Rounding::stochastic) quantizers.activation.seed = quantizers.next_seed();
+    const auto& signs = quantizers.signs;
+    made.x = x;
+    made.seen = signs ? quantizers.flow(quant::hadamard(x, *signs)) : x;
+    made.to = quantizers.flow(quantizers.quantize(made.seen, quantizers.activation, quantizers.ste));
+    made.result = signs ? quantizers.flow(quant::inverse_hadamard(made.to, *signs)) : made.to;
+    if (memo) memo->keep(made);
+  }
+  if (quantizers.observer) quantizers.observer(name + suffix, made.seen, made.to);
+  return made.result;
+}
+
+at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo& memo) {
   const bool acts = quantizers.acts();
   const bool wrapper = acts && on_wrapper, base = acts && on_base, post = quantizers.post;
   Matrix& w = acts && quantized.defined() ? quantized : weight;
   if (!w.defined()) throw std::logic_error(name + " exists quantized only (train.memory = \"lean\"), and this phase asks for it unquantized");
   const at::Tensor input = wrapper && !post ? quantize(x, "", quantizers, &memo) : x;
+  std::optional<RoundedGradient> rounded;
+  if (quantizers.gradient && quantizers.gradient_on && quantizers.phase == Phase::training && at::GradMode::is_enabled() &&
+      (wrapper || base || (acts && quantized.defined())))
+    rounded = RoundedGradient{*quantizers.gradient, quantizers.next_gradient_seed()};
   LoraPair* low = lora && use->on ? lora.get() : nullptr;
   at::Tensor y;
   if (!base && low && use->dropout > 0) {
-    y = linear(input, w, bias, nullptr) + low_rank(dropped(input, *use), *low);
+    y = linear(input, w, bias, nullptr, rounded) + low_rank(dropped(input, *use), *low);
   } else if (!base) {
-    y = linear(input, w, bias, low);
+    y = linear(input, w, bias, low, rounded);
   } else {  // the low-rank part does not see what the base layer's quantizer does
     const at::Tensor base_input = post ? input : quantize(input, ".base_layer", quantizers, &memo);
-    y = linear(base_input, w, bias, nullptr);
+    y = linear(base_input, w, bias, nullptr, rounded);
     if (post) y = quantize(quantizers.flow(y), ".base_layer", quantizers, nullptr);
     if (low) y = y + low_rank(use->dropout > 0 ? dropped(input, *use) : input, *low);
   }
@@ -65,7 +83,7 @@ void Projection::refresh(bool base, const Quantizers& quantizers) {
   const auto version = static_cast<std::uint32_t>(weight.value()._version()) + 1;
   if (!quantized.defined() || quantized_version_ == version) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor value = quant::fake_quantize(weight.value().detach(), quantizers.weight, quantizers.weight_axis);
+  const at::Tensor value = quantized_weight(weight.value().detach(), quantizers, weight_seed);
   quantized = quantizers.ste ? Matrix(value, weight.value()) : Matrix(value);
   quantized_version_ = version;
 }

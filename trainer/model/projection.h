@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "quant/torch/gradient.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/ops.h"
 
@@ -21,18 +22,37 @@ namespace assay::train {
 struct Quantizers {
   quant::Spec activation, weight;
   int weight_axis = 1;
+  std::optional<std::uint16_t> signs;         // of the Hadamard transform in front of every quantizer; absent: none
+  std::optional<quant::GradientSpec> gradient;  // of what goes back through quantized layers; absent: fp32
+  bool gradient_on = true;
   bool ste = false, post = false, in_training = false, in_rollout = false;
   ActivationQuantizer quantize;
   Decoder::Observer observer;
   Phase phase = Phase::training;
   bool bf16 = false;  // model.dtype: what flows between operations is rounded
 
+  // Every draw of random numbers has a seed of its own, in the order of the draws since restart(). Those of gradients are
+  // counted apart: a pass without a graph has none, and its activations are to be rounded alike.
+  void restart(std::uint64_t seed) {
+    base_seed_ = seed;
+    draws_ = gradient_draws_ = 0;
+  }
+  std::uint64_t next_seed() { return base_seed_ + ++draws_; }
+  std::uint64_t next_gradient_seed() { return ~base_seed_ + ++gradient_draws_; }
+
   at::Tensor flow(const at::Tensor& x) const { return bf16 ? bf16_rounded(x) : x; }
   bool acts() const {
     const bool trained = phase == Phase::training || phase == Phase::evaluation;
     return (trained && in_training) || (phase == Phase::rollout && in_rollout);
   }
+
+ private:
+  std::uint64_t base_seed_ = 0, draws_ = 0, gradient_draws_ = 0;
 };
+
+// A weight as its quantizer makes it. `stats` as in quant::fake_quantize().
+at::Tensor quantized_weight(const at::Tensor& weight, const Quantizers& quantizers, std::uint64_t seed,
+                            quant::ErrorStats* stats = nullptr);
 
 // How the adapters of a decoder take part in a pass.
 struct AdapterUse {
@@ -44,15 +64,20 @@ struct AdapterUse {
 // Inputs already quantized: q, k and v (gate and up) are given the same tensor and get the same result.
 class Memo {
  public:
-  const at::Tensor* find(const at::Tensor& x) const {
-    for (const auto& [from, to] : made_)
-      if (from.is_same(x)) return &to;
+  struct Entry {
+    at::Tensor x;         // what was to be quantized
+    at::Tensor seen, to;  // what the quantizer saw and made: x itself, or rotated
+    at::Tensor result;
+  };
+  const Entry* find(const at::Tensor& x) const {
+    for (const Entry& entry : made_)
+      if (entry.x.is_same(x)) return &entry;
     return nullptr;
   }
-  void keep(const at::Tensor& x, const at::Tensor& xq) { made_.emplace_back(x, xq); }
+  void keep(Entry entry) { made_.push_back(std::move(entry)); }
 
  private:
-  std::vector<std::pair<at::Tensor, at::Tensor>> made_;
+  std::vector<Entry> made_;
 };
 
 class Projection {
@@ -63,15 +88,16 @@ class Projection {
   std::unique_ptr<LoraPair> lora;
   std::shared_ptr<AdapterUse> use;         // one for the whole decoder; null without an adapter
   bool on_wrapper = false, on_base = false;  // activation quantizers
+  std::uint64_t weight_seed = 0;           // of stochastic rounding; the same in every step
 
   // x [M, in] -> [M, out].
-  at::Tensor forward(const at::Tensor& x, const Quantizers& quantizers, Memo& memo);
+  at::Tensor forward(const at::Tensor& x, Quantizers& quantizers, Memo& memo);
   // For what an optimizer may have written to since.
   void refresh(bool base, const Quantizers& quantizers);
 
  private:
   std::uint32_t quantized_version_ = 0;  // of the weight that `quantized` was made of; 0: where it was attached
-  at::Tensor quantize(const at::Tensor& x, const char* suffix, const Quantizers& quantizers, Memo* memo) const;
+  at::Tensor quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo) const;
 };
 
 }  // namespace assay::train

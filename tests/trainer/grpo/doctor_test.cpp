@@ -113,6 +113,27 @@ TEST_CASE("sampling unquantized and training quantized is seen, with the gap it 
   CHECK(differs.seen.gap_mean > 10 * same.seen.gap_mean);
 }
 
+TEST_CASE("gradients in FP4 are held against fp32's, and stochastic rounding leaves the first ratio at 1") {
+  auto config = quantized("pre", true);
+  config.quant.backward = "fp4";
+  const auto rounded = examine("doctor-fp4", config);
+  REQUIRE(find(rounded.findings, "gradient-rounded"));
+  CHECK(rounded.seen.gradient_error > 0.03);
+  CHECK(rounded.seen.gradient_error < 0.5);
+  CHECK(rounded.seen.gradient_cosine > 0.9);
+  CHECK(rounded.seen.gradient_cosine < 0.9999);
+  CHECK(covered(rounded.seen) == 28);
+  CHECK(examine("doctor-fp32", quantized("pre", true)).seen.gradient_error == -1);
+
+  config = quantized("pre", true);
+  config.quant.tensor_scale = "row";
+  config.quant.rounding = "stochastic";
+  const auto drawn = examine("doctor-stochastic", config);
+  CHECK(drawn.seen.ratio_deviation == 0);
+  CHECK(drawn.seen.gap_batch > 1e-3);  // the sampler drew other numbers
+  CHECK(drawn.seen.gap_phase == 0);
+}
+
 TEST_CASE("the adapters are left bit for bit as they were, the phase too") {
   auto session = train::open_session(train::read_inputs(make_run("doctor-restores", quantized("pre", true))));
   std::vector<at::Tensor> before;

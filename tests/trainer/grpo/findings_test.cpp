@@ -183,6 +183,34 @@ TEST_CASE("layers, updates, lengths and the ratio") {
   CHECK_THAT(find(findings, "lr-small")->evidence, Catch::Contains("80 updates of that size add up to 8e-05"));
 }
 
+TEST_CASE("gradients in FP4 and stochastic rounding are said, with what they do") {
+  auto m = clean();
+  m.config.quant.backward = "fp4";
+  m.gradient_error = 0.13;
+  m.gradient_cosine = 0.99;
+  m.config.quant.mode = "te";
+  auto findings = judge(m);
+  CHECK(only_info(findings));
+  REQUIRE(find(findings, "gradient-rounded"));
+  CHECK_THAT(find(findings, "gradient-rounded")->evidence, Catch::Contains("13.0 %") && Catch::Contains("0.9900"));
+  m.config.quant.format = "mxfp4";
+  for (const char* mode : {"", "floor", "even"}) {
+    m.config.quant.mode = mode;
+    findings = judge(m);
+    REQUIRE(find(findings, "gradient-biased"));
+    CHECK(find(findings, "gradient-biased")->severity == Severity::warning);
+    CHECK_FALSE(find(findings, "gradient-rounded"));
+  }
+  m.config.quant.mode = "rceil";
+  CHECK(only_info(judge(m)));
+  m.config.quant.rounding = "stochastic";
+  REQUIRE(find(judge(m), "rollout-same"));
+  CHECK_THAT(find(judge(m), "rollout-same")->what, Catch::Contains("draws anew"));
+  m.gap_k3 = 1;
+  REQUIRE(find(judge(m), "rollout-gap"));
+  CHECK_THAT(find(judge(m), "rollout-gap")->change, Catch::Contains("quant.rounding = \"nearest\""));
+}
+
 TEST_CASE("beside training, each finding is said once, in the step where it appears") {
   spec::Config config;
   FindingWatch watch(config);

@@ -199,6 +199,42 @@ TEST_CASE("dropout is in updates only, and the same seed drops the same") {
   CHECK(json::parse(read_text(run / "adapter/adapter_config.json"))["lora_dropout"] == 0.5);
 }
 
+// Each word through whole steps: what it moves, that the same seed repeats it, and that resuming or chunking does too.
+TEST_CASE("rounding, rotation, tiles and FP4 gradients act in a run, and the same seed gives the same bits") {
+  auto base = tiny_config();
+  base.train.steps = 2;
+  base.quant.format = "nvfp4";
+  base.quant.tensor_scale = "row";
+  base.quant.exclude = {"^.*\\.base_layer$"};
+  const auto run = [&](const std::string& name, const std::function<void(spec::QuantConfig&)>& change, std::int64_t seed = 1) {
+    auto config = base;
+    config.train.seed = seed;
+    change(config.quant);
+    const auto folder = make_run("options-quant-" + name, config);
+    REQUIRE(train::train(folder) == train::exit_finished);
+    return metrics_of(folder);
+  };
+  const auto plain = run("plain", [](auto&) {});
+  CHECK(plain.at(1).at("training/rollout_probs_diff_max") == 0.0);
+  const std::vector<std::pair<std::string, std::function<void(spec::QuantConfig&)>>> changes = {
+      {"stochastic", [](auto& q) { q.rounding = "stochastic"; }},
+      {"hadamard", [](auto& q) { q.hadamard = true; }},
+      {"tiles", [](auto& q) { q.blocking = "2d"; }},
+      {"backward", [](auto& q) { q.backward = "fp4"; }}};
+  for (const auto& [name, change] : changes) {
+    INFO(name);
+    const auto once = run(name, change), again = run(name + "-2", change);
+    CHECK(once == again);
+    // Only stochastic rounding sets the sampler apart from the trainer.
+    CHECK((once.at(1).at("training/rollout_probs_diff_max") == 0.0) == (name != "stochastic"));
+    if (name == "backward") CHECK(once.at(1).at("rollout/score/mean") == plain.at(1).at("rollout/score/mean"));
+    CHECK(once.at(1).at("actor/entropy") != plain.at(1).at("actor/entropy"));  // of the second mini-batch, in any case
+    CHECK(once.at(1).at("actor/grad_norm") != plain.at(1).at("actor/grad_norm"));
+    CHECK(once.at(1).at("actor/grad_tensors") == plain.at(1).at("actor/grad_tensors"));
+    CHECK(once.at(1).at("actor/first_ratio_max_deviation") == 0.0);
+  }
+}
+
 TEST_CASE("an epoch is as many steps as the training problems fill") {
   auto config = tiny_config();
   config.train.steps = 1;

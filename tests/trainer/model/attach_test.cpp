@@ -7,7 +7,9 @@
 
 #include "catch.h"
 #include "experiments/spec/modules.h"
+#include "quant/hadamard.h"
 #include "quant/torch/fake_quantize.h"
+#include "quant/torch/hadamard.h"
 #include "tests/trainer/model/tiny.h"
 
 using namespace assay;
@@ -241,6 +243,151 @@ TEST_CASE("weights are quantized once, along the axis that blocking names; the c
     const auto prompts = test::random_sequences(2, 4, 9, 1);
     CHECK(test::same_bits(decoder.prefill(rows_of(prompts)).last, by_hand.prefill(rows_of(prompts)).last));
   }
+}
+
+TEST_CASE("what reaches the weights' and the activations' quantizers: tiles, rounding, policy, rotation") {
+  const auto prompts = test::random_sequences(2, 4, 9, 1);
+  spec::QuantConfig config = test::quant_config("pre", true);
+  config.tensor_scale = "row";
+  const auto last = [&](const spec::QuantConfig& quant, std::uint64_t seed, bool lora = true) {
+    Decoder decoder = test::tiny_decoder();
+    if (lora) test::attach_random_lora(decoder);
+    decoder.attach_quantizers(quant, default_activation_quantizer(), seed);
+    const at::NoGradGuard no_grad;
+    return decoder.prefill(rows_of(prompts)).last;
+  };
+  const at::Tensor plain = last(config, 1);
+  CHECK(test::same_bits(plain, last(config, 2)));
+
+  config.blocking = "2d";
+  config.injection_point = "weight";
+  {
+    Decoder by_hand = test::tiny_decoder();
+    const at::NoGradGuard no_grad;
+    quant::Spec tiles;
+    tiles.tiles = true;
+    for (const auto& weight : by_hand.base_weights())
+      if (weight.name.ends_with("_proj.weight")) at::Tensor(weight.tensor).copy_(quant::fake_quantize(weight.tensor, tiles, 1));
+    CHECK(test::same_bits(last(config, 1, false), by_hand.prefill(rows_of(prompts)).last));
+  }
+  config.blocking = "row";
+  config.injection_point = "both";
+  for (const std::string what : {"stochastic", "hadamard", "both"}) {
+    INFO(what);
+    spec::QuantConfig quant = config;
+    quant.rounding = what == "hadamard" ? "nearest" : "stochastic";
+    quant.hadamard = what != "stochastic";
+    const at::Tensor once = last(quant, 1);
+    CHECK(test::same_bits(once, last(quant, 1)));  // the same seed, the same bits
+    CHECK(test::gap(once, last(quant, 2)) > 1e-3);
+    CHECK(test::gap(once, plain) > 1e-3);
+  }
+
+  // Draws go on from call to call and start again where the seed is set.
+  spec::QuantConfig drawn = config;
+  drawn.rounding = "stochastic";
+  Decoder decoder = test::tiny_decoder();
+  decoder.attach_quantizers(drawn);
+  const at::NoGradGuard no_grad;
+  const auto pass = [&] { return decoder.prefill(rows_of(prompts)).last; };
+  decoder.set_rounding_seed(5);
+  const at::Tensor first = pass(), second = pass();
+  CHECK(test::gap(first, second) > 1e-3);
+  decoder.set_rounding_seed(5);
+  CHECK(test::same_bits(pass(), first));
+}
+
+TEST_CASE("rotated: quantizers see the transform of the input, and the same product comes out without them") {
+  const auto prompts = test::random_sequences(2, 4, 9, 1);
+  spec::QuantConfig quant = test::quant_config("pre", true);
+  quant.tensor_scale = "row";
+  quant.hadamard = true;
+  quant.injection_point = "activation";
+  const auto run = [&](bool attached, const Decoder::Observer& observer) {
+    Decoder decoder = test::tiny_decoder();
+    // A quantizer that does nothing: what is left of the rotation is float summation.
+    if (attached) decoder.attach_quantizers(quant, [](const at::Tensor& x, const quant::Spec&, bool) { return x; }, 9);
+    decoder.set_observer(observer);
+    const at::NoGradGuard no_grad;
+    return decoder.prefill(rows_of(prompts)).last;
+  };
+  std::map<std::string, at::Tensor> seen;
+  const at::Tensor rotated = run(true, [&](const std::string& name, const at::Tensor& x, const at::Tensor&) { seen[name] = x; });
+  CHECK(test::gap(rotated, run(false, {})) < 1e-4);
+  CHECK(seen.size() == 14);
+  quant.hadamard = false;
+  std::map<std::string, at::Tensor> straight;
+  run(true, [&](const std::string& name, const at::Tensor& x, const at::Tensor&) { straight[name] = x; });
+  const std::string q = "model.layers.0.self_attn.q_proj";
+  CHECK(test::gap(quant::inverse_hadamard(seen.at(q), quant::hadamard_signs(9)), straight.at(q)) < 1e-5);
+  CHECK(test::gap(seen.at(q), straight.at(q)) > 0.1);
+
+  // Gradients pass through as if nothing were there.
+  quant.hadamard = true;
+  quant.injection_point = "both";
+  CHECK(coverage(quant) == coverage(test::quant_config("pre", true, "none")));
+  quant.ste = false;
+  CHECK(coverage(quant).size() == 8);
+
+  auto shape = test::tiny_shape();
+  shape.intermediate = 83;
+  Decoder odd = test::tiny_decoder(shape);
+  CHECK_THROWS_WITH(odd.attach_quantizers(quant), Catch::Contains("model.layers.0.mlp.down_proj has 83 in_features"));
+}
+
+TEST_CASE("hw_saturate keeps an infinite activation finite, propagate makes it NaN") {
+  for (const char* policy : {"propagate", "hw_saturate"}) {
+    spec::QuantConfig quant = test::quant_config("pre", true);
+    quant.tensor_scale = "row";
+    quant.non_finite = policy;
+    quant.targets = {"down_proj"};
+    Decoder decoder = test::tiny_decoder();
+    decoder.attach_quantizers(quant, [](const at::Tensor& x, const quant::Spec& spec, bool) {
+      at::Tensor hit = x.clone();
+      hit[0][3] = std::numeric_limits<float>::infinity();
+      return quant::fake_quantize(hit, spec, 1);
+    });
+    const at::NoGradGuard no_grad;
+    const at::Tensor last = decoder.prefill(rows_of(test::random_sequences(1, 1, 1, 1))).last;
+    CHECK(at::isfinite(last).all().item<bool>() == (std::string(policy) == "hw_saturate"));
+    CHECK(at::isnan(last).any().item<bool>() == (std::string(policy) == "propagate"));
+  }
+}
+
+TEST_CASE("gradients in FP4: near those of fp32, other ones for another seed, right in the mean, in training only") {
+  spec::QuantConfig quant = test::quant_config("pre", true);
+  quant.exclude = {"^.*\\.base_layer$"};
+  quant.backward = "fp4";
+  Decoder decoder = test::tiny_decoder();
+  test::attach_random_lora(decoder);
+  decoder.attach_quantizers(quant);
+  const auto gradient = [&](std::uint64_t seed, at::Tensor* value = nullptr) {
+    decoder.set_rounding_seed(seed);
+    const TokenLogprobs scored = token_logprobs(decoder, test::random_sequences(3, 3, 9, 1), test::random_sequences(6, 2, 9, 2), 2, 1.0);
+    if (value) *value = scored.logprobs.detach();
+    std::vector<at::Tensor> leaves, flat;
+    for (const auto& t : decoder.adapter()) leaves.push_back(t.tensor);
+    for (const auto& g : torch::autograd::grad({scored.logprobs.sum()}, leaves)) flat.push_back(g.reshape({-1}));
+    return at::cat(flat).to(at::kDouble);
+  };
+  const auto error = [](const at::Tensor& a, const at::Tensor& exact) { return ((a - exact).norm() / exact.norm()).item<double>(); };
+  at::Tensor rounded_value, exact_value;
+  const at::Tensor once = gradient(1, &rounded_value);
+  CHECK(test::same_bits(gradient(1), once));
+  CHECK(error(gradient(2), once) > 0.02);
+  decoder.set_gradient_rounding(false);
+  const at::Tensor exact = gradient(1, &exact_value);
+  CHECK(test::same_bits(rounded_value, exact_value));  // the forward pass is the same
+  decoder.set_gradient_rounding(true);
+  const double one = error(once, exact);
+  CHECK(one > 0.03);
+  CHECK(one < 0.5);
+  at::Tensor sum = at::zeros_like(exact);
+  constexpr int draws = 60;
+  for (int seed = 1; seed <= draws; ++seed) sum += gradient(static_cast<std::uint64_t>(seed));
+  CHECK(error(sum / draws, exact) < one / 3);  // 1 / sqrt(60) is .13; some is left, docs/results/quant-torch.md
+  decoder.set_phase(Phase::evaluation);
+  CHECK(test::same_bits(gradient(1), exact));
 }
 
 TEST_CASE("lean weights give the same numbers, and are there quantized only unless the run needs both") {
