@@ -20,6 +20,13 @@
 #define ASSAY_QUANT_INLINE inline __attribute__((always_inline))
 #endif
 
+// On a GPU registers have no addresses: an array lives in them only where every index is known.
+#ifdef __CUDA_ARCH__
+#define ASSAY_UNROLL _Pragma("unroll")
+#else
+#define ASSAY_UNROLL
+#endif
+
 namespace assay::quant::block {
 
 // Absolute values compare like their bits, as integers; everything from here on is Inf or NaN.
@@ -61,6 +68,61 @@ ASSAY_QUANT_INLINE float round_bf16(float x) {
   const std::int32_t bits = bits_of(x);
   return float_of(static_cast<std::int32_t>(
       (static_cast<std::uint32_t>(bits) + 0x7fffu + static_cast<std::uint32_t>((bits >> 16) & 1)) & 0xffff0000u));
+}
+
+// ---- codes and bytes of packed tensors ----
+// Code of a number of the E2M1 grid: from 1 on, exponent and first mantissa bit, 2 for 1.0; below are 0, and 1 for 0.5.
+ASSAY_QUANT_INLINE std::int32_t code_of(float q) {
+  const std::int32_t bits = bits_of(q), a = bits & abs_mask;
+  return larger((a >> 22) - 252, a != 0) | ((bits >> 28) & 8);
+}
+ASSAY_QUANT_INLINE float value_of(std::int32_t code) {
+  const std::int32_t m = code & 7;
+  const std::int32_t a = m >= 2 ? (m + 252) << 22 : -m & 0x3f000000 /* 0.5f */;
+  return float_of(a | ((code & 8) << 28));
+}
+
+// Byte of a block scale: a number of the E4M3 grid >= 0, or a power of two from 2^-127 on.
+ASSAY_QUANT_INLINE std::int32_t byte_of(Format format, float stored) {
+  const std::int32_t bits = bits_of(stored);
+  if (format == Format::mxfp4) return bits >> 23;
+  return stored < 0x1p-6f ? static_cast<std::int32_t>(stored * 512.0f) : (bits >> 20) - (120 << 3);
+}
+// That of a block which dequantizes to NaN.
+ASSAY_QUANT_INLINE std::uint8_t nan_byte(Format format) { return format == Format::nvfp4 ? 0x7f : 0xff; }
+// The other way; NaN for the bytes that mean it.
+ASSAY_QUANT_INLINE float stored_of(Format format, std::int32_t byte) {
+  const float nan = float_of(0x7fc00000);
+  if (format == Format::mxfp4) return byte == 255 ? nan : float_of(larger(byte << 23, 0x00400000));
+  const std::int32_t magnitude = byte & 0x7f;
+  const float small = static_cast<float>(magnitude) * 0x1p-9f;
+  const float a = magnitude == 0x7f ? nan : magnitude < 8 ? small : float_of((magnitude + (120 << 3)) << 20);
+  return byte & 0x80 ? -a : a;
+}
+
+// ---- the Hadamard transform of 16 elements (hadamard.h) ----
+// 0, or the sign bit of element j, to be flipped.
+ASSAY_QUANT_INLINE std::int32_t hadamard_flip(std::uint16_t signs, int j) { return (signs >> j) & 1 ? ~abs_mask : 0; }
+// x becomes H D x / 4, or with Inverse D H x / 4; flip[j] is hadamard_flip(signs, j).
+template <bool Inverse>
+ASSAY_QUANT_INLINE void hadamard(float (&x)[16], const std::int32_t (&flip)[16]) {
+  if (!Inverse) {
+    ASSAY_UNROLL
+    for (int i = 0; i < 16; ++i) x[i] = float_of(bits_of(x[i]) ^ flip[i]);
+  }
+  ASSAY_UNROLL
+  for (int half = 8; half > 0; half /= 2) {
+    float y[16];
+    ASSAY_UNROLL
+    for (int i = 0; i < 16; ++i) {
+      const float a = x[i & ~half], b = x[i | half];
+      y[i] = i & half ? a - b : a + b;
+    }
+    ASSAY_UNROLL
+    for (int i = 0; i < 16; ++i) x[i] = y[i];
+  }
+  ASSAY_UNROLL
+  for (int i = 0; i < 16; ++i) x[i] = Inverse ? float_of(bits_of(x[i] * 0.25f) ^ flip[i]) : x[i] * 0.25f;
 }
 
 // ---- stochastic rounding ----

@@ -172,7 +172,7 @@ float finite_max(const float* x, std::int64_t n) { return finite_max(view(x, 1, 
 
 void fake_quantize_piece(const Spec& spec, float tensor_max, const ConstView& in, const View& out, int axis,
                          std::int64_t first_row, ErrorStats* stats, Path path) {
-  assert(objection(spec, axis).empty());
+  require(spec, axis);
   assert(in.rows >= 0 && in.cols >= 0 && in.rows == out.rows && in.cols == out.cols && in.type == out.type);
   assert(available(path));
   const bool stream = in.data != out.data && in.rows * in.cols * size(in.type) >= streamed_bytes;

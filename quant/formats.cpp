@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <stdexcept>
 
 namespace assay::quant {
 namespace {
@@ -74,6 +75,11 @@ std::string_view objection(const Spec& spec, int axis) {
   if (spec.rounding == Rounding::stochastic && (spec.mode == Mode::te46 || spec.mode == Mode::te46_mae))
     return "Four-over-Six compares errors, so it rounds to nearest even";
   return "";
+}
+
+void require(const Spec& spec, int axis) {
+  if (const std::string_view wrong = objection(spec, axis); !wrong.empty())
+    throw std::invalid_argument("quantize: " + std::string(wrong));
 }
 
 std::optional<Format> parse_format(std::string_view name) { return parse<Format>(formats, name); }

@@ -54,9 +54,10 @@ struct Spec {
 constexpr bool is_mxfp4(Mode mode) { return mode >= Mode::floor; }
 // Whether an fp32 scale over the tensor (or row) stands above the block scales.
 constexpr bool has_tensor_scale(Mode mode) { return !is_mxfp4(mode) && mode != Mode::torchao_one_level; }
-// What is wrong with a spec for blocks along `axis`, in a sentence for the user; empty when nothing is. The quantizers
-// take it as asserted that nothing is.
+// What is wrong with a spec for blocks along `axis`, in a sentence for the user; empty when nothing is.
 std::string_view objection(const Spec& spec, int axis);
+// Throws std::invalid_argument with that sentence where something is: what every function does that takes a Spec.
+void require(const Spec& spec, int axis);
 
 // Names as configs write them. nullopt for an unknown name, or for a mode that the format does not have.
 std::optional<Format> parse_format(std::string_view name);

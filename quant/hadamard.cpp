@@ -1,7 +1,5 @@
 #include "quant/hadamard.h"
 
-#include <array>
-#include <bit>
 #include <cassert>
 
 #include "quant/block.h"
@@ -9,40 +7,16 @@
 namespace assay::quant {
 namespace {
 
-// x in 16 registers or two: H x, by halves.
-ASSAY_QUANT_INLINE void butterflies(float* x) {
-  for (int half = 8; half > 0; half /= 2) {
-    float y[16];
-    for (int i = 0; i < 16; ++i) {
-      const float a = x[i & ~half], b = x[i | half];
-      y[i] = i & half ? a - b : a + b;
-    }
-    for (int i = 0; i < 16; ++i) x[i] = y[i];
-  }
-}
-
-// 0 or the sign bit of each element, to be flipped.
-std::array<std::int32_t, 16> flips(std::uint16_t signs) {
-  std::array<std::int32_t, 16> bits{};
-  for (std::size_t j = 0; j < 16; ++j) bits[j] = (signs >> j) & 1 ? ~block::abs_mask : 0;
-  return bits;
-}
-
 template <bool Inverse>
 void transform(const float* in, float* out, std::int64_t rows, std::int64_t cols, std::uint16_t signs) {
   assert(cols % 16 == 0);
-  const auto flip = flips(signs);
+  std::int32_t flip[16];
+  for (int j = 0; j < 16; ++j) flip[j] = block::hadamard_flip(signs, j);
   for (std::int64_t first = 0; first < rows * cols; first += 16) {
     float x[16];
-    for (std::size_t i = 0; i < 16; ++i) {
-      const float value = in[first + static_cast<std::int64_t>(i)];
-      x[i] = Inverse ? value : block::float_of(block::bits_of(value) ^ flip[i]);
-    }
-    butterflies(x);
-    for (std::size_t i = 0; i < 16; ++i) {
-      const float value = x[i] * 0.25f;
-      out[first + static_cast<std::int64_t>(i)] = Inverse ? block::float_of(block::bits_of(value) ^ flip[i]) : value;
-    }
+    for (int i = 0; i < 16; ++i) x[i] = in[first + i];
+    block::hadamard<Inverse>(x, flip);
+    for (int i = 0; i < 16; ++i) out[first + i] = x[i];
   }
 }
 

@@ -178,7 +178,7 @@ void unpack(Above above, const float* row_maxima, const std::uint8_t* codes, con
 
 void pack_piece(const Spec& spec, float tensor_max, const ConstView& in, int axis, std::int64_t first_row,
                 std::uint8_t* codes, std::uint8_t* scales, float* row_maxima, Path path) {
-  assert(objection(spec, axis).empty());
+  require(spec, axis);
   assert(in.rows == 0 || (row_maxima != nullptr) == (spec.scope == Scope::row));
   assert(available(path));
   for (std::int64_t r = 0; row_maxima && r < in.rows; ++r) {
@@ -205,6 +205,13 @@ float tensor_divisor(const Spec& spec, float tensor_max) {
   return block::with_rule(spec.mode, [&](auto tag) {
     const typename decltype(tag)::type rule(spec.scope == Scope::fixed ? spec.static_max : tensor_max);
     return rule.divisor();
+  });
+}
+
+float tensor_factor(const Spec& spec, float tensor_max) {
+  return block::with_rule(spec.mode, [&](auto tag) {
+    const typename decltype(tag)::type rule(spec.scope == Scope::fixed ? spec.static_max : tensor_max);
+    return rule.tensor_factor();
   });
 }
 

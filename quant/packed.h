@@ -56,6 +56,8 @@ void dequantize_piece(const Spec& spec, float tensor_max, const float* row_maxim
 // What compressed-tensors' checkpoints call the global scale, g in s / g: the reciprocal of what stands above the block
 // scales; 1 where the mode has nothing there.
 float tensor_divisor(const Spec& spec, float tensor_max);
+// What stands above the block scales itself, which products apply to their results; 1 where nothing does.
+float tensor_factor(const Spec& spec, float tensor_max);
 
 // As dequantize_piece(), with a given factor above the block scales instead of the mode's own: an element is
 // q * (s / divisor), which is what a compressed-tensors checkpoint means by its weight_global_scale.

@@ -295,7 +295,7 @@ void fake_quantize_reference(const Spec& spec, const float* in, float* out, std:
 
 void each_block(const Spec& spec, const ConstView& in, int axis,
                 const std::function<void(std::int64_t row, std::int64_t col, const ErrorStats&)>& visit) {
-  assert(objection(spec, axis).empty());
+  require(spec, axis);
   for_blocks(spec, finite_max(in), in, axis, 0,
              [&](std::int64_t r, std::int64_t c, const BlockShape& shape, const float* before, const float* after,
                  const BlockResult& result) {

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "quant/stats_sum.h"
+
 namespace assay::quant {
 
 double ErrorStats::sqnr_db() const {
@@ -32,22 +34,7 @@ double ErrorStats::saturated_share() const {
 }
 
 void accumulate(ErrorStats& stats, const float* x, const float* dq, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (!std::isfinite(x[i]) || !std::isfinite(dq[i])) {
-      ++stats.non_finite;
-      continue;
-    }
-    const double value = x[i], result = dq[i], error = std::fabs(result - value);
-    stats.sum_x2 += value * value;
-    stats.sum_dq2 += result * result;
-    stats.sum_x_dq += value * result;
-    stats.sum_err2 += error * error;
-    stats.sum_abs += std::fabs(value);
-    stats.sum_abs_err += error;
-    if (error != 0) stats.sum_damped += error / (std::fabs(value) + stats.damping);
-    ++stats.count;
-    if (x[i] != 0 && dq[i] == 0) ++stats.dead;
-  }
+  for (std::int64_t i = 0; i < n; ++i) add_error(stats, x[i], dq[i]);
 }
 
 }  // namespace assay::quant

@@ -5,6 +5,7 @@
 #   LibTorch          tools/libtorch.lock, from PyPI into .deps/torch of this checkout, each wheel checked by SHA-256
 #   nvcc              tools/cuda.lock, likewise into .deps/cuda; where it cannot be had, or with ASSAY_CUDA=off, the build
 #                     does without the CUDA kernels
+#   cuBLAS            tools/cublas.lock: two headers of its wheel, into .deps/cublas; without them no products on GPUs
 #   uPlot             tools/web.lock, from npm into .deps/web, likewise checked
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,7 +56,7 @@ wheel_url() {  # package==version sha256
   local report
   report=$(python3 -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps \
     --target "$deps/none" --only-binary=:all: --python-version 311 --implementation cp \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64 \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64 \
     --platform manylinux_2_12_x86_64 --report - --require-hashes --requirement <(echo "$1 --hash=sha256:$2")) || return
   python3 -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])' <<<"$report"
 }
@@ -124,6 +125,34 @@ if [ "${ASSAY_CUDA:-}" = off ]; then
   say "without the CUDA kernels, as ASSAY_CUDA=off asks"
 elif ! install tools/cuda.lock cuda unpack_cuda; then
   say "nvcc cannot be had here (the reason stands above): the build goes on without the CUDA kernels" >&2
+fi
+
+# ---- cuBLAS's headers ------------------------------------------------------------------------------------------
+install_cublas() {
+  complete tools/cublas.lock cublas && return
+  local part=$deps/cublas.part url name sha lines=() files=()
+  while read -r name sha; do
+    case $name in
+      ''|\#*) continue;;
+      *==*) ;;
+      *) files+=("$name");;
+    esac
+    lines+=("$name $sha")
+  done < tools/cublas.lock
+  say "taking two headers of ${lines[0]%% *}"
+  url=$(wheel_url ${lines[0]}) || return
+  rm -rf "$part" && mkdir -p "$part" || return
+  python3 tools/wheel_files.py "$url" "$part" "${files[@]}" || return
+  for name in "${lines[@]:1}"; do
+    has_sum "$part/${name% *}" "${name#* }" && continue
+    say "${name% *} of ${lines[0]%% *} does not have the SHA-256 in tools/cublas.lock" >&2
+    return 1
+  done
+  sha256sum tools/cublas.lock | cut -d' ' -f1 > "$part/.complete" || return
+  rm -rf "${deps:?}/cublas" && mv "$part" "$deps/cublas"
+}
+if [ "${ASSAY_CUDA:-}" != off ] && ! install_cublas; then
+  say "cuBLAS's headers cannot be had here (the reason stands above): the build goes on without products on GPUs" >&2
 fi
 
 # ---- what the web page is made with ----------------------------------------------------------------------------

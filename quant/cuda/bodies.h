@@ -12,6 +12,7 @@
 #include "quant/block.h"
 #include "quant/cuda/words.h"
 #include "quant/formats.h"
+#include "quant/stats_sum.h"
 
 #ifdef __CUDACC__
 #include <cuda_fp4.h>
@@ -33,12 +34,13 @@ struct Job {
   // Places of elements, which stochastic rounding counts by: (r, c) is first_place + r * place_stride + c.
   std::int64_t first_place = 0, place_stride = 0;
   const float* tensor_max = nullptr;  // where the kernel runs; read for Scope::tensor where the mode has such a scale
-  // Packing (axis 1, no tiles) in place of `out`: two codes a byte, rows `code_stride` bytes apart; a byte a block; and
-  // for Scope::row the rows' maxima.
+  // Packing in place of `out`: two codes a byte, rows `code_stride` bytes apart; a byte a block, a tile's once for each of
+  // its blocks along `scale_axis`; and for Scope::row the rows' maxima.
   std::uint8_t* codes = nullptr;
   std::uint8_t* scales = nullptr;
   float* row_maxima = nullptr;
   std::int64_t code_stride = 0;
+  int scale_axis = 1;
 };
 
 // What the rules take for A, but for Scope::row.
@@ -183,22 +185,14 @@ ASSAY_QUANT_INLINE std::uint32_t code_byte(float a, float b) {
 #ifdef ASSAY_FP4_INSTRUCTIONS
   return __nv_cvt_float2_to_fp4x2(float2{a, b}, __NV_E2M1, cudaRoundNearest);
 #else
-  const auto code = [](float q) {
-    const std::int32_t bits = block::bits_of(q), magnitude = bits & block::abs_mask;
-    // From 1 on, exponent and first mantissa bit are the code, 2 for 1.0; below are 0, and 1 for 0.5.
-    return static_cast<std::uint32_t>(block::larger((magnitude >> 22) - 252, magnitude != 0) | ((bits >> 28) & 8));
-  };
-  return code(a) | code(b) << 4;
+  return static_cast<std::uint32_t>(block::code_of(a) | block::code_of(b) << 4);
 #endif
 }
 
-// E4M3 of a number of that grid >= 0, or E8M0 of a power of two from 2^-127 on.
 template <int B>
-ASSAY_QUANT_INLINE std::uint8_t scale_byte(float stored) {
-  const std::int32_t bits = block::bits_of(stored);
-  if constexpr (B == 32) return static_cast<std::uint8_t>(bits >> 23);
-  const std::int32_t subnormal = static_cast<std::int32_t>(stored * 512.0f), normal = (bits >> 20) - (120 << 3);
-  return static_cast<std::uint8_t>(stored < 0x1p-6f ? subnormal : normal);
+ASSAY_QUANT_INLINE std::uint8_t scale_byte(bool sound, float stored) {
+  constexpr Format format = B == 16 ? Format::nvfp4 : Format::mxfp4;
+  return sound ? static_cast<std::uint8_t>(block::byte_of(format, stored)) : block::nan_byte(format);
 }
 
 // n <= B codes of a block to `p`; what is missing of the block is 0, and so is its code.
@@ -271,7 +265,7 @@ ASSAY_QUANT_INLINE void row_block(const Job& job, float tensor_max, std::int64_t
   ASSAY_UNROLL
   for (int i = 0; i < B; ++i) v[i] = sound ? v[i] : 0.0f;
   store_codes(job.codes + row * job.code_stride + c / 2, n, v);
-  job.scales[row * blocks_in(job.cols, B) + c / B] = sound ? scale_byte<B>(scale.stored) : B == 16 ? 0x7f : 0xff;
+  job.scales[row * blocks_in(job.cols, B) + c / B] = scale_byte<B>(sound, scale.stored);
 }
 
 // u / d; 64-bit division is slow on a GPU and seldom needed.
@@ -370,6 +364,38 @@ struct ColumnBlocks {
   }
 };
 
+// The same, packed: a thread owns two columns, whose codes share a byte. Inputs as above, element by element where the two
+// are no word.
+template <Type T, int B>
+struct PackedColumns {
+  static ASSAY_QUANT_INLINE std::int64_t threads(const Job& job) { return blocks_in(job.rows, B) * blocks_in(job.cols, 2); }
+  static ASSAY_QUANT_INLINE void run(const Job& job, std::int64_t thread) {
+    const std::int64_t pairs = blocks_in(job.cols, 2), strip = quotient(thread, pairs), r0 = strip * B,
+                       c0 = (thread - strip * pairs) * 2;
+    const int height = block_length(job.rows - r0, B), n = block_length(job.cols - c0, 2);
+    float v[2][B];
+    ASSAY_UNROLL
+    for (int r = 0; r < B; ++r) {
+      float pair[2];
+      load_floats<T>(at<T>(job.in, (r0 + r) * job.stride + c0), r < height ? n : 0, pair);
+      v[0][r] = pair[0];
+      v[1][r] = pair[1];
+    }
+    const std::int64_t place = job.first_place + r0 * job.place_stride + c0;
+    ASSAY_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      const auto [sound, scale] = quantize_block(job.spec, tensor_max_of(job), {place + j, job.place_stride}, v[j]);
+      ASSAY_UNROLL
+      for (int r = 0; r < B; ++r) v[j][r] = sound && j < n ? v[j][r] : 0.0f;
+      if (j < n) job.scales[strip * job.cols + c0 + j] = scale_byte<B>(sound, scale.stored);
+    }
+    ASSAY_UNROLL
+    for (int r = 0; r < B; ++r) {
+      if (r < height) job.codes[(r0 + r) * job.code_stride + c0 / 2] = static_cast<std::uint8_t>(code_byte(v[0][r], v[1][r]));
+    }
+  }
+};
+
 // ---- 16x16 tiles ----
 
 // Sixteen threads own a tile, each a row of it, which it keeps. The caller combines what load() and errors() give: the
@@ -417,9 +443,10 @@ struct TileRow {
   }
   ASSAY_QUANT_INLINE void finish(const Job& job, const Found& tile, const Errors& sums) {
     const bool sound = !tile.strays || job.spec.non_finite == NonFinite::hw_saturate;
+    block::Scale scale{};
     if (sound) {
       bool divides = false;
-      const block::Scale scale = with_rule_of<B>(job.spec.mode, [&](auto tag) {
+      scale = with_rule_of<B>(job.spec.mode, [&](auto tag) {
         using Rule = typename decltype(tag)::type;
         const Rule rule(tensor_max_of(job));
         const float am = block::float_of(tile.largest);
@@ -431,9 +458,30 @@ struct TileRow {
       });
       to_grid(job.spec, scale.encode, divides, {job.first_place + row * job.place_stride + c, 1}, v);
       put_strays(strays, v);
-      multiply(v, scale.decode);
     }
+    if (job.codes) {
+      pack(job, sound, scale.stored);
+      return;
+    }
+    if (sound) multiply(v, scale.decode);
     store_floats<T>(at<T>(job.out, row * job.stride + c), n, sound, v);
+  }
+
+ private:
+  ASSAY_QUANT_INLINE void pack(const Job& job, bool sound, float stored) {
+    if (n == 0) return;
+    ASSAY_UNROLL
+    for (int i = 0; i < B; ++i) v[i] = sound && i < n ? v[i] : 0.0f;
+    store_codes(job.codes + row * job.code_stride + c / 2, n, v);
+    const std::uint8_t byte = scale_byte<B>(sound, stored);
+    if (job.scale_axis == 1) {
+      job.scales[row * blocks_in(job.cols, B) + c / B] = byte;
+    } else if (row % B == 0) {
+      ASSAY_UNROLL
+      for (int i = 0; i < B; ++i) {
+        if (i < n) job.scales[row / B * job.cols + c + i] = byte;
+      }
+    }
   }
 };
 
@@ -459,5 +507,63 @@ ASSAY_QUANT_INLINE std::int32_t part_of_finite_max(const Job& job, std::int64_t 
   }
   return m;
 }
+
+// ---- error figures ----
+
+// Part of the sums that falls to one of `threads` threads, which take pieces of 16 bytes in turns; ErrorStats without the
+// order of a CPU's sum. x and dq are matrices alike; codes (packed, may be null) say what is saturated.
+struct ErrorJob {
+  const void* x = nullptr;
+  const void* dq = nullptr;
+  std::int64_t rows = 0, cols = 0, stride = 0;
+  const std::uint8_t* codes = nullptr;
+  double damping = 0;
+};
+template <Type T>
+ASSAY_QUANT_INLINE std::int64_t parts_of_errors(const ErrorJob& job) {
+  return job.rows * blocks_in(job.cols, 4 * Words<T>::each);
+}
+template <Type T>
+ASSAY_QUANT_INLINE ErrorStats part_of_errors(const ErrorJob& job, std::int64_t thread, std::int64_t threads) {
+  constexpr int B = 4 * Words<T>::each;
+  const std::int64_t pieces = blocks_in(job.cols, B), all = parts_of_errors<T>(job);
+  ErrorStats sums;
+  sums.damping = job.damping;
+  for (std::int64_t i = thread; i < all; i += threads) {
+    const std::int64_t row = quotient(i, pieces), c = (i - row * pieces) * B, offset = row * job.stride + c;
+    const int n = block_length(job.cols - c, B);
+    float x[B], dq[B];
+    load_floats<T>(at<T>(job.x, offset), n, x);
+    load_floats<T>(at<T>(job.dq, offset), n, dq);
+    ASSAY_UNROLL
+    for (int j = 0; j < B; ++j) {
+      if (j >= n) continue;
+      add_error(sums, x[j], dq[j]);
+      if (job.codes) {
+        const int byte = job.codes[row * blocks_in(job.cols, 2) + (c + j) / 2];
+        sums.saturated += ((byte >> ((c + j) % 2 * 4)) & 7) == 7;
+      }
+    }
+  }
+  return sums;
+}
+
+// ---- the Hadamard transform ----
+
+// fp32; a thread owns 16 elements of a row.
+template <bool Inverse>
+struct Hadamard {
+  static ASSAY_QUANT_INLINE std::int64_t threads(const Job& job) { return job.rows * (job.cols / 16); }
+  static ASSAY_QUANT_INLINE void run(const Job& job, std::int64_t thread, std::uint16_t signs) {
+    const std::int64_t groups = job.cols / 16, row = quotient(thread, groups), offset = row * job.stride + (thread - row * groups) * 16;
+    float x[16];
+    std::int32_t flip[16];
+    ASSAY_UNROLL
+    for (int j = 0; j < 16; ++j) flip[j] = block::hadamard_flip(signs, j);
+    load_floats<Type::fp32>(at<Type::fp32>(job.in, offset), 16, x);
+    block::hadamard<Inverse>(x, flip);
+    store_floats<Type::fp32>(at<Type::fp32>(job.out, offset), 16, true, x);
+  }
+};
 
 }  // namespace assay::quant::cuda

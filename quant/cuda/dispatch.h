@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdint>
+#include <stdexcept>
 
 #include "quant/cuda/bodies.h"
 #include "quant/cuda/device.h"
@@ -37,7 +38,7 @@ inline Job job_of(const Spec& spec, const Matrix& matrix, const void* in, void* 
   return job;
 }
 
-// What `machine` runs: rows<T, B>(job, group), columns<T, B>(job) or tiles<T>(job).
+// What `machine` runs: rows<T, B>(job, group), columns<T, B>(job), packed_columns<T, B>(job) or tiles<T>(job).
 template <Type T, class Machine>
 void run_on(const Machine& machine, const Job& job, int axis) {
   const int block = job.spec.block();
@@ -48,6 +49,9 @@ void run_on(const Machine& machine, const Job& job, int axis) {
     const int group = job.spec.scope != Scope::row ? 0 : job.cols <= 4 * 32 * block ? 32 : block_threads;
     if (block == 16) machine.template rows<T, 16>(job, group);
     else machine.template rows<T, 32>(job, group);
+  } else if (job.codes) {
+    if (block == 16) machine.template packed_columns<T, 16>(job);
+    else machine.template packed_columns<T, 32>(job);
   } else {
     if (block == 16) machine.template columns<T, 16>(job);
     else machine.template columns<T, 32>(job);
@@ -62,6 +66,7 @@ inline bool joinable(const Spec& spec, const Matrix& matrix, int axis) {
 template <class Machine>
 void dispatch_fake_quantize(const Spec& spec, const Matrix& matrix, const void* in, void* out, int axis,
                             const float* tensor_max, const Machine& machine) {
+  require(spec, axis);
   with_type(matrix.type, [&](auto typed) {
     Job job = job_of(spec, matrix, in, out, joinable(spec, matrix, axis));
     job.tensor_max = tensor_max;
@@ -71,18 +76,41 @@ void dispatch_fake_quantize(const Spec& spec, const Matrix& matrix, const void* 
 
 // Device::pack().
 template <class Machine>
-void dispatch_pack(const Spec& spec, const Matrix& matrix, const void* in, std::uint8_t* codes, std::uint8_t* scales,
-                   float* row_maxima, const float* tensor_max, const Machine& machine) {
-  assert(!spec.tiles);
+void dispatch_pack(const Spec& spec, const Matrix& matrix, const void* in, int axis, std::uint8_t* codes,
+                   std::uint8_t* scales, float* row_maxima, const float* tensor_max, const Machine& machine) {
+  require(spec, axis);
   if (matrix.rows == 0 || matrix.cols == 0) return;
   with_type(matrix.type, [&](auto typed) {
-    Job job = job_of(spec, matrix, in, nullptr, joinable(spec, matrix, 1));
+    Job job = job_of(spec, matrix, in, nullptr, joinable(spec, matrix, axis));
     job.tensor_max = tensor_max;
     job.codes = codes;
     job.scales = scales;
     job.row_maxima = row_maxima;
     job.code_stride = (matrix.cols + 1) / 2;
-    run_on<decltype(typed)::type>(machine, job, 1);
+    job.scale_axis = axis;
+    run_on<decltype(typed)::type>(machine, job, axis);
+  });
+}
+
+// Device::hadamard(): hadamard<Inverse>(job, signs).
+template <class Machine>
+void dispatch_hadamard(const Matrix& matrix, const void* in, void* out, std::uint16_t signs, bool inverse,
+                       const Machine& machine) {
+  if (matrix.type != Type::fp32 || matrix.cols % 16 != 0)
+    throw std::invalid_argument("hadamard: fp32 is wanted, and columns that are a multiple of 16");
+  const Job job = job_of({}, matrix, in, out, true);
+  if (inverse) machine.template hadamard<true>(job, signs);
+  else machine.template hadamard<false>(job, signs);
+}
+
+// Device::errors(), into one part for each of at most `most_threads`: errors<T>(job, threads).
+template <class Machine>
+void dispatch_errors(const Matrix& matrix, const void* x, const void* dq, const std::uint8_t* codes, double damping,
+                     std::int64_t most_threads, const Machine& machine) {
+  with_type(matrix.type, [&](auto typed) {
+    constexpr Type T = decltype(typed)::type;
+    const ErrorJob job{x, dq, matrix.rows, matrix.cols, matrix.stride, codes, damping};
+    machine.template errors<T>(job, std::min(most_threads, parts_of_errors<T>(job)));
   });
 }
 

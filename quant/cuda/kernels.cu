@@ -1,11 +1,13 @@
 // The kernels around bodies.h, their launches, and the Device that libassay_cuda.so hands out.
 #include <limits>
 #include <stdexcept>
+#include <vector>
 
 #include <cuda_runtime.h>
 
 #include "quant/cuda/dispatch.h"
 #include "quant/cuda/module.h"
+#include "quant/cuda/products.h"
 
 namespace assay::quant::cuda {
 namespace {
@@ -35,6 +37,23 @@ __global__ void __launch_bounds__(block_threads) row_blocks(const __grid_constan
 template <Type T, int B>
 __global__ void __launch_bounds__(block_threads) column_blocks(const __grid_constant__ Job job) {
   if (this_thread() < ColumnBlocks<T, B>::threads(job)) ColumnBlocks<T, B>::run(job, this_thread());
+}
+
+template <Type T, int B>
+__global__ void __launch_bounds__(block_threads) packed_columns(const __grid_constant__ Job job) {
+  if (this_thread() < PackedColumns<T, B>::threads(job)) PackedColumns<T, B>::run(job, this_thread());
+}
+
+template <bool Inverse>
+__global__ void __launch_bounds__(block_threads) hadamard_groups(const __grid_constant__ Job job, std::uint16_t signs) {
+  if (this_thread() < Hadamard<Inverse>::threads(job)) Hadamard<Inverse>::run(job, this_thread(), signs);
+}
+
+// A part for each thread; the host adds them, in order.
+template <Type T>
+__global__ void __launch_bounds__(block_threads) errors_of(const __grid_constant__ ErrorJob job, std::int64_t threads,
+                                                           ErrorStats* parts) {
+  if (this_thread() < threads) parts[this_thread()] = part_of_errors<T>(job, this_thread(), threads);
 }
 
 template <Type T>
@@ -87,6 +106,14 @@ struct Kernels {
   void columns(const Job& job) const {
     launch(column_blocks<T, B>, ColumnBlocks<T, B>::threads(job), stream, job);
   }
+  template <Type T, int B>
+  void packed_columns(const Job& job) const {
+    launch(cuda::packed_columns<T, B>, PackedColumns<T, B>::threads(job), stream, job);
+  }
+  template <bool Inverse>
+  void hadamard(const Job& job, std::uint16_t signs) const {
+    launch(hadamard_groups<Inverse>, Hadamard<Inverse>::threads(job), stream, job, signs);
+  }
   template <Type T>
   void tiles(const Job& job) const {
     launch(tile_rows<T>, TileRow<T>::threads(job), stream, job);
@@ -97,9 +124,32 @@ struct Kernels {
   }
 };
 
+// The parts that the threads leave in device memory, added up on the host.
+struct ErrorSums {
+  void* stream;
+  double damping;
+  mutable ErrorStats total{};
+
+  template <Type T>
+  void errors(const ErrorJob& job, std::int64_t threads) const {
+    total.damping = damping;
+    if (threads == 0) return;
+    std::vector<ErrorStats> parts(static_cast<std::size_t>(threads));
+    const std::size_t bytes = parts.size() * sizeof(ErrorStats);
+    const auto on = static_cast<cudaStream_t>(stream);
+    void* memory = nullptr;
+    check(cudaMallocAsync(&memory, bytes, on), "cudaMallocAsync");
+    launch(errors_of<T>, threads, stream, job, threads, static_cast<ErrorStats*>(memory));
+    check(cudaMemcpyAsync(parts.data(), memory, bytes, cudaMemcpyDeviceToHost, on), "cudaMemcpyAsync");
+    check(cudaFreeAsync(memory, on), "cudaFreeAsync");
+    check(cudaStreamSynchronize(on), "cudaStreamSynchronize");
+    for (const ErrorStats& part : parts) add(total, part);
+  }
+};
+
 class Cuda : public Device {
  public:
-  Cuda(std::string name, int processors) : name_(std::move(name)), processors_(processors) {}
+  Cuda(std::string name, int processors, int major) : name_(std::move(name)), processors_(processors), major_(major) {}
 
   std::string name() const override { return name_; }
 
@@ -136,14 +186,28 @@ class Cuda : public Device {
     dispatch_fake_quantize(spec, matrix, in, out, axis, tensor_max, Kernels{stream});
   }
 
-  void pack(const Spec& spec, const Matrix& matrix, const void* in, std::uint8_t* codes, std::uint8_t* scales,
+  void pack(const Spec& spec, const Matrix& matrix, const void* in, int axis, std::uint8_t* codes, std::uint8_t* scales,
             float* row_maxima, const float* tensor_max, void* stream) override {
-    dispatch_pack(spec, matrix, in, codes, scales, row_maxima, tensor_max, Kernels{stream});
+    dispatch_pack(spec, matrix, in, axis, codes, scales, row_maxima, tensor_max, Kernels{stream});
   }
+
+  ErrorStats errors(const Matrix& matrix, const void* x, const void* dq, const std::uint8_t* codes, double damping,
+                    void* stream) override {
+    // Threads enough to keep the memory busy; what they leave is some megabytes.
+    const ErrorSums sums{stream, damping};
+    dispatch_errors(matrix, x, dq, codes, damping, static_cast<std::int64_t>(processors_) * 1024, sums);
+    return sums.total;
+  }
+
+  void hadamard(const Matrix& matrix, const void* in, void* out, std::uint16_t signs, bool inverse, void* stream) override {
+    dispatch_hadamard(matrix, in, out, signs, inverse, Kernels{stream});
+  }
+
+  Products* products(std::string& missing) override { return open_products(major_, missing); }
 
  private:
   std::string name_;
-  int processors_;
+  int processors_, major_;
 };
 
 }  // namespace
@@ -169,6 +233,6 @@ __attribute__((visibility("default"))) assay::quant::cuda::Device* ASSAY_CUDA_EN
     missing = "no GPU for the CUDA kernels, which need compute capability 8.0: this one is " + name;
     return nullptr;
   }
-  static assay::quant::cuda::Cuda device(name, properties.multiProcessorCount);
+  static assay::quant::cuda::Cuda device(name, properties.multiProcessorCount, properties.major);
   return &device;
 }

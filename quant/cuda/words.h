@@ -13,13 +13,6 @@
 #include <cuda_fp16.h>
 #endif
 
-// Registers have no addresses: an array lives in them only where every index is known.
-#ifdef __CUDA_ARCH__
-#define ASSAY_UNROLL _Pragma("unroll")
-#else
-#define ASSAY_UNROLL
-#endif
-
 namespace assay::quant::cuda {
 
 // `nan` is what every element of a poisoned block becomes, in all halves of a word.
@@ -177,13 +170,13 @@ ASSAY_QUANT_INLINE void store_elements(void* p, int n, const std::uint32_t* word
 // The same for memory of any alignment, by the words where that is possible.
 template <Type T, int N>
 ASSAY_QUANT_INLINE void load(const void* p, int n, std::uint32_t* words) {
-  if (n == N * Words<T>::each && aligned(p, 16)) load_aligned<N>(p, words);
+  if (n == N * Words<T>::each && aligned(p, N < 4 ? 4 * N : 16)) load_aligned<N>(p, words);
   else load_elements<T, N>(p, n, words);
 }
 
 template <Type T, int N>
 ASSAY_QUANT_INLINE void store(void* p, int n, const std::uint32_t* words) {
-  if (n == N * Words<T>::each && aligned(p, 16)) store_aligned<N>(p, words);
+  if (n == N * Words<T>::each && aligned(p, N < 4 ? 4 * N : 16)) store_aligned<N>(p, words);
   else store_elements<T, N>(p, n, words);
 }
 

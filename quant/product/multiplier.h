@@ -27,6 +27,14 @@ bool onednn_has_bf16();    // units, not emulation
 bool onednn_has_avx512();
 std::string onednn_version();  // "oneDNN 2.6.3, avx2"
 
+// ---- a GPU's, by cuBLASLt (cuda.cpp); a is host memory as for all ----
+// Why it cannot be had, in a sentence; empty where it can. fp4: the native products of NVFP4.
+std::string cuda_missing(bool fp4);
+std::string cuda_version();
+std::unique_ptr<Multiplier> cuda_bf16(const void* b, std::int64_t k, std::int64_t n, bool transposed);
+// a and b as quantize_fp4() makes them: b of [n, k], transposed.
+std::unique_ptr<Multiplier> cuda_fp4(const void* b, std::int64_t k, std::int64_t n);
+
 // ---- our own for AVX2 (panels.cpp) ----
 // oneDNN's row of y depends on how many rows there are where it has no AVX-512 to work with; here it never does: each
 // element is a sum in ascending k, in pieces of 256, whatever else is computed beside it and by however many threads.

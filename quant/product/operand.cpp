@@ -4,15 +4,19 @@
 #include <cassert>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <tuple>
 
 #include "quant/block.h"
 #include "quant/fake_quantize.h"
+#include "quant/product/fp4_layout.h"
 
 namespace assay::quant::product {
 namespace {
 
 using namespace block;
+
+constexpr bool holds_bf16(Unit unit) { return unit == Unit::bf16 || unit == Unit::cuda_bf16; }
 
 // A band is the rows that share their scales: one with axis 1, a block's height with axis 0 and with tiles. It is divided
 // into cells, a block each.
@@ -197,11 +201,44 @@ ASSAY_QUANT_INLINE Scale chosen(const Job& job, const Rule& rule, float am, cons
   return tile_sum(second_sums) < tile_sum(sums) ? two : one;
 }
 
-template <class Rule, class Code>
-ASSAY_QUANT_INLINE void band(const Job& job, const Code& code, std::int64_t index, Found& found) {
+// What the rule of a mode makes of a band: found.encode and found.stored, and of the rule itself what the rest needs. The
+// rest knows nothing of modes, so that it is compiled once and not for each of them.
+struct OfRule {
+  bool divides;
+  double tensor_factor;
+};
+ASSAY_QUANT_INLINE OfRule find_scales(const Job& job, float a, const float* x, int height, Found& found) {
+  return with_rule(job.spec.mode, [&](auto tag) __attribute__((always_inline)) {
+    using Rule = typename decltype(tag)::type;
+    const Rule rule(a);
+    for (std::size_t i = 0; i < found.maxima.size(); ++i) {
+      Scale scale;
+      if constexpr (Rule::candidates == 1) scale = rule(float_of(found.maxima[i]));
+      else scale = chosen(job, rule, float_of(found.maxima[i]), x, height, static_cast<std::int64_t>(i));
+      found.encode[i] = scale.encode;
+      found.stored[i] = scale.stored;
+    }
+    return OfRule{Rule::divides, rule.tensor_factor()};
+  });
+}
+
+// f(code) with the way elements become codes.
+template <class F>
+ASSAY_QUANT_INLINE void with_code(const Spec& spec, bool divides, F&& f) {
+  if (spec.rounding == Rounding::stochastic) {
+    const std::uint64_t key = random_key(spec.seed);
+    if (divides) f(Stochastic<true>{key});
+    else f(Stochastic<false>{key});
+  } else {
+    if (divides) f(ToNearest<true>{});
+    else f(ToNearest<false>{});
+  }
+}
+
+ASSAY_QUANT_INLINE void band(const Job& job, std::int64_t index, Found& found) {
   const std::int64_t cols = job.to.cols, first = index * job.height();
   const int height = static_cast<int>(std::min<std::int64_t>(job.height(), job.to.rows - first));
-  const float* x = job.x + first * cols;
+  const float* const x = job.x + first * cols;
   find_maxima(job, x, height, found.maxima);
   const std::size_t cells = found.maxima.size();
   std::int32_t worst = 0;
@@ -218,48 +255,30 @@ ASSAY_QUANT_INLINE void band(const Job& job, const Code& code, std::int64_t inde
       worst = larger(worst, found.maxima[i]);
     }
   }
-  const float a = job.spec.scope == Scope::row ? float_of(worst) : job.a;
-  const Rule rule(a);
-  for (std::size_t i = 0; i < cells; ++i) {
-    Scale scale;
-    if constexpr (Rule::candidates == 1) scale = rule(float_of(found.maxima[i]));
-    else scale = chosen(job, rule, float_of(found.maxima[i]), x, height, static_cast<std::int64_t>(i));
-    found.encode[i] = scale.encode;
-    found.stored[i] = scale.stored;
-  }
+  const OfRule of_rule = find_scales(job, job.spec.scope == Scope::row ? float_of(worst) : job.a, x, height, found);
   for (const std::size_t i : poisoned) found.stored[i] = std::numeric_limits<float>::quiet_NaN();
-  for (std::int64_t r = first; r < first + height; ++r, x += cols) {
-    const std::int64_t place = (job.first_row + r) * cols;
-    double factor = rule.tensor_factor();
-    const float* scale = found.stored.data();
-    if (job.centred && job.spec.format == Format::mxfp4) {
-      factor = std::ldexp(factor, centre(job, code, r, x, found));
-      scale = found.centred.data();
-    }
-    job.to.factor[static_cast<std::size_t>(r)] = factor;
-    if (job.unit == Unit::bf16) emit_row(job, code, x, place, found.encode.data(), scale, job.to.bf16.data() + r * cols);
-    else emit_row(job, code, x, place, found.encode.data(), scale, job.to.fp32.data() + r * cols);
-  }
-}
-
-ASSAY_QUANT_INLINE void bands(const Job& job, std::int64_t from, std::int64_t to, Found& found) {
-  with_rule(job.spec.mode, [&](auto tag) __attribute__((always_inline)) {
-    using Rule = typename decltype(tag)::type;
-    if (job.spec.rounding == Rounding::stochastic) {
-      const Stochastic<Rule::divides> code{random_key(job.spec.seed)};
-      for (std::int64_t i = from; i < to; ++i) band<Rule>(job, code, i, found);
-    } else {
-      for (std::int64_t i = from; i < to; ++i) band<Rule>(job, ToNearest<Rule::divides>{}, i, found);
+  with_code(job.spec, of_rule.divides, [&](const auto& code) __attribute__((always_inline)) {
+    for (std::int64_t r = first; r < first + height; ++r) {
+      const float* from = x + (r - first) * cols;
+      const std::int64_t place = (job.first_row + r) * cols;
+      double factor = of_rule.tensor_factor;
+      const float* scale = found.stored.data();
+      if (job.centred && job.spec.format == Format::mxfp4) {
+        factor = std::ldexp(factor, centre(job, code, r, from, found));
+        scale = found.centred.data();
+      }
+      job.to.factor[static_cast<std::size_t>(r)] = factor;
+      if (holds_bf16(job.unit)) emit_row(job, code, from, place, found.encode.data(), scale, job.to.bf16.data() + r * cols);
+      else emit_row(job, code, from, place, found.encode.data(), scale, job.to.fp32.data() + r * cols);
     }
   });
 }
 
 // Everything above is inlined into these, so each holds the code for its own processor.
-void bands_generic(const Job& job, std::int64_t from, std::int64_t to, Found& found) { bands(job, from, to, found); }
+void band_generic(const Job& job, std::int64_t index, Found& found) { band(job, index, found); }
 #if defined(__x86_64__)
-__attribute__((target("arch=x86-64-v3"))) void bands_avx2(const Job& job, std::int64_t from, std::int64_t to,
-                                                          Found& found) {
-  bands(job, from, to, found);
+__attribute__((target("arch=x86-64-v3"))) void band_avx2(const Job& job, std::int64_t index, Found& found) {
+  band(job, index, found);
 }
 #endif
 
@@ -278,15 +297,20 @@ float tensor_max(const float* x, std::int64_t n) {
 
 void quantize(const Spec& spec, float a, Unit unit, bool centred, int axis, const float* x, std::int64_t rows,
               std::int64_t cols, Operand& to, std::int64_t first_row) {
-  assert(objection(spec, axis).empty());
+  require(spec, axis);
   const auto n = static_cast<std::size_t>(rows * cols);
   to.rows = rows;
   to.cols = cols;
-  to.bf16.resize(unit == Unit::bf16 ? n : 0);
+  to.bf16.resize(holds_bf16(unit) ? n : 0);
   to.fp32.resize(unit == Unit::fp32 ? n : 0);
   to.factor.resize(static_cast<std::size_t>(rows));
   to.outside.clear();
   to.outside_blocks = 0;
+  to.fp4.clear();
+  if (unit == Unit::cuda_fp4) {
+    if (const std::string_view wrong = fp4_objection(spec, axis); !wrong.empty()) throw std::invalid_argument(std::string(wrong));
+    return quantize_fp4(spec, spec.scope == Scope::fixed ? spec.static_max : a, x, rows, cols, first_row, to.fp4, to.factor);
+  }
   const Job job{spec, spec.scope == Scope::fixed ? spec.static_max : a, unit, centred, axis, x, first_row, to};
   const auto cells = static_cast<std::size_t>(job.cells());
 #pragma omp parallel if (rows * cols > grain)
@@ -296,10 +320,10 @@ void quantize(const Spec& spec, float a, Unit unit, bool centred, int axis, cons
 #pragma omp for schedule(static)
     for (std::int64_t i = 0; i < job.bands(); ++i) {
 #if defined(__x86_64__)
-      if (available(Path::avx2)) bands_avx2(job, i, i + 1, found);
-      else bands_generic(job, i, i + 1, found);
+      if (available(Path::avx2)) band_avx2(job, i, found);
+      else band_generic(job, i, found);
 #else
-      bands_generic(job, i, i + 1, found);
+      band_generic(job, i, found);
 #endif
     }
 #pragma omp critical(assay_product_outside)

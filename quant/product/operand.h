@@ -23,13 +23,17 @@ struct Outside {
 // Element (r, c) is elements[r * cols + c] * factor[r], but for those in `outside`, which are 0 in elements.
 struct Operand {
   std::int64_t rows = 0, cols = 0;
-  std::vector<std::uint16_t> bf16;  // one of the two is filled
+  std::vector<std::uint16_t> bf16;  // one of the three is filled
   std::vector<float> fp32;
+  std::vector<std::uint8_t> fp4;    // as fp4_layout.h says; code * scale is the element
   std::vector<double> factor;
   std::vector<Outside> outside;
   std::int64_t outside_blocks = 0;
 
-  const void* data() const { return bf16.empty() ? static_cast<const void*>(fp32.data()) : bf16.data(); }
+  const void* data() const {
+    if (!fp4.empty()) return fp4.data();
+    return bf16.empty() ? static_cast<const void*>(fp32.data()) : bf16.data();
+  }
 };
 
 // Largest finite |x|, in parallel.

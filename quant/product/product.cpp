@@ -5,6 +5,7 @@
 #include <bit>
 #include <cassert>
 #include <functional>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -21,7 +22,7 @@ using product::Outside;
 
 namespace {
 
-constexpr std::array<std::string_view, 2> unit_names{"fp32", "bf16"};
+constexpr std::array<std::string_view, 4> unit_names{"fp32", "bf16", "cuda-bf16", "cuda-fp4"};
 
 // Rows that pass through quantizer, product and factors together, so that they do so within the caches.
 constexpr std::int64_t chunk = 256;
@@ -32,6 +33,8 @@ constexpr std::int64_t longest_sum = 1 << 25;
 bool by_panels(Unit unit) { return unit == Unit::fp32 && !product::onednn_has_avx512() && product::panels_available(); }
 
 std::unique_ptr<Multiplier> pack(Unit unit, const void* b, std::int64_t k, std::int64_t n, bool transposed) {
+  if (unit == Unit::cuda_bf16) return product::cuda_bf16(b, k, n, transposed);
+  if (unit == Unit::cuda_fp4) return product::cuda_fp4(b, k, n);
   if (by_panels(unit)) return product::panels(static_cast<const float*>(b), k, n, transposed);
   return product::onednn(unit, b, k, n, transposed);
 }
@@ -139,8 +142,8 @@ class Remainder {
     if (plain_.rows > 0) return;
     const auto n = static_cast<std::size_t>(w_.out * w_.in);
     plain_.rows = w_.out;
-    if (w_.unit == Unit::bf16) plain_.bf16.resize(n);
-    else plain_.fp32.resize(n);
+    if (w_.unit == Unit::fp32) plain_.fp32.resize(n);
+    else plain_.bf16.resize(n);
     w_.packed->unpack(const_cast<void*>(plain_.data()));
   }
 
@@ -156,7 +159,17 @@ void multiply(const Weight::State& w, const void* a, std::int64_t m, float* y) {
 
 }  // namespace
 
-bool available(Unit unit) { return unit == Unit::fp32 || product::onednn_has_bf16(); }
+std::string missing(Unit unit) {
+  switch (unit) {
+    case Unit::fp32: return "";
+    case Unit::bf16: return product::onednn_has_bf16() ? "" : "this processor has neither bf16 dot products nor AMX";
+    case Unit::cuda_bf16: return product::cuda_missing(false);
+    case Unit::cuda_fp4: return product::cuda_missing(true);
+  }
+  return "no such unit";
+}
+
+bool available(Unit unit) { return missing(unit).empty(); }
 
 double accumulation_error(Unit unit) {
   assert(available(unit));
@@ -175,6 +188,15 @@ double accumulation_error(Unit unit) {
     static const double error = measure(Unit::bf16);
     return error;
   }
+  if (unit == Unit::cuda_bf16) {
+    static const double error = measure(Unit::cuda_bf16);
+    return error;
+  }
+  if (unit == Unit::cuda_fp4) {
+    static const double error = product::known_fp4_sum([](const void* a, const void* b, std::int64_t m, std::int64_t k,
+                                                          std::int64_t n, float* y) { product::cuda_fp4(b, k, n)->run(a, m, y); });
+    return error;
+  }
   static const double error = measure(Unit::fp32);
   return error;
 }
@@ -191,9 +213,12 @@ std::optional<Unit> parse_unit(std::string_view name) {
 std::string_view name(Unit unit) { return unit_names[static_cast<std::size_t>(unit)]; }
 
 std::string describe(Unit unit) {
-  const std::string text =
-      std::string(name(unit)) + " by " + (by_panels(unit) ? "assay's AVX2 kernel" : product::onednn_version());
-  if (!available(unit)) return text + ": not on this machine";
+  const bool gpu = unit == Unit::cuda_bf16 || unit == Unit::cuda_fp4;
+  const std::string text = std::string(name(unit)) + " by " +
+                           (gpu               ? product::cuda_version()
+                            : by_panels(unit) ? "assay's AVX2 kernel"
+                                              : product::onednn_version());
+  if (!available(unit)) return text + ": not on this machine (" + missing(unit) + ")";
   const double error = accumulation_error(unit);
   return text + (error == 0 ? ", sums in fp32" : ", sums NOT in fp32: known ones off by " + std::to_string(error));
 }
@@ -207,7 +232,8 @@ Weight::Weight(const float* w, std::int64_t out, std::int64_t in, Use use) {
 
 Weight::Weight(const Spec& spec, int axis, const float* w, std::int64_t out, std::int64_t in, Use use, Unit unit) {
   assert(out >= 0 && in >= 0 && in <= longest_sum);
-  assert(available(unit));
+  require(spec, axis);
+  if (const std::string why = missing(unit); !why.empty()) throw std::runtime_error(why);
   assert(!(use == Use::backward && spec.scope == Scope::row));
   auto state = std::make_shared<State>(State{out, in, use, use == Use::w4a4 ? unit : Unit::fp32, nullptr, {}, {}, 0});
   Operand made;
@@ -245,7 +271,8 @@ void linear(const Weight& w, const float* x, std::int64_t m, float* y, const flo
 
 Counts linear_w4a4(const Spec& spec, const Weight& w, const float* x, std::int64_t m, float* y, const float* bias) {
   const Weight::State& s = *w.state_;
-  assert(s.use == Use::w4a4 && m >= 0 && objection(spec, 1).empty());
+  assert(s.use == Use::w4a4 && m >= 0);
+  require(spec, 1);
   Counts counts{s.outside_blocks, 0};
   if (s.out == 0) return counts;
   const float a = needs_tensor_max(spec) ? product::tensor_max(x, m * s.in) : 0;

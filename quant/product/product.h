@@ -24,12 +24,15 @@
 
 namespace assay::quant {
 
-// What multiplies in linear_w4a4(). fp32: the same exact numbers, as fp32.
-enum class Unit : std::uint8_t { fp32, bf16 };
+// What multiplies in linear_w4a4(). fp32: the same exact numbers, as fp32. cuda_bf16: a GPU's bf16 units, by cuBLASLt;
+// cuda_fp4: its FP4 units (compute capability 10), codes and block scales as they are, for NVFP4 with blocks along K in both
+// operands. The matrices are the host's all the same.
+enum class Unit : std::uint8_t { fp32, bf16, cuda_bf16, cuda_fp4 };
 bool available(Unit unit);      // bf16: the processor has bf16 dot products or AMX
+std::string missing(Unit unit); // why it is not, in a sentence; empty where it is
 // The largest relative error over products whose sums are known and fit fp32: 0 says that the unit adds in fp32.
 double accumulation_error(Unit unit);
-Unit best_unit();               // bf16 where available and adding in fp32
+Unit best_unit();               // of the processor: bf16 where available and adding in fp32; a GPU is asked for by name
 std::optional<Unit> parse_unit(std::string_view name);
 std::string_view name(Unit unit);
 std::string describe(Unit unit);  // for a run's record: library, version, instruction set, what it adds in
@@ -47,7 +50,8 @@ class Weight {
   // As it is; `use` is forward or backward.
   Weight(const float* w, std::int64_t out, std::int64_t in, Use use);
   // Quantized first, blocks along `axis` (1: along in, 0: along out); any spec without an objection(), but for backward
-  // no scale per row.
+  // no scale per row. Throws std::invalid_argument for a spec that has one, or that `unit` does not take, and
+  // std::runtime_error for a unit that is missing().
   Weight(const Spec& spec, int axis, const float* w, std::int64_t out, std::int64_t in, Use use,
          Unit unit = best_unit());
 

@@ -2,43 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include "quant/simd/pack_kernels.h"
 
 namespace assay::quant::simd {
 namespace {
-
-constexpr std::uint8_t nan_byte(Format format) { return format == Format::nvfp4 ? 0x7f : 0xff; }
-
-// Code of a number of the E2M1 grid: from 1 on, exponent and first mantissa bit, 2 for 1.0; below are 0, and 1 for 0.5.
-ASSAY_QUANT_INLINE std::int32_t code_of(float q) {
-  const std::int32_t bits = bits_of(q), a = bits & abs_mask;
-  return larger((a >> 22) - 252, a != 0) | ((bits >> 28) & 8);
-}
-
-ASSAY_QUANT_INLINE float value_of(std::int32_t code) {
-  const std::int32_t m = code & 7;
-  const std::int32_t a = m >= 2 ? (m + 252) << 22 : -m & 0x3f000000 /* 0.5f */;
-  return float_of(a | ((code & 8) << 28));
-}
-
-// Byte of a block scale: a number of the E4M3 grid >= 0, or a power of two from 2^-127 on.
-ASSAY_QUANT_INLINE std::int32_t byte_of(Format format, float stored) {
-  const std::int32_t bits = bits_of(stored);
-  if (format == Format::mxfp4) return bits >> 23;
-  return stored < 0x1p-6f ? static_cast<std::int32_t>(stored * 512.0f) : (bits >> 20) - (120 << 3);
-}
-
-// The other way; NaN for the bytes that mean it.
-ASSAY_QUANT_INLINE float stored_of(Format format, std::int32_t byte) {
-  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-  if (format == Format::mxfp4) return byte == 255 ? nan : float_of(larger(byte << 23, 0x00400000));
-  const std::int32_t magnitude = byte & 0x7f;
-  const float small = static_cast<float>(magnitude) * 0x1p-9f;
-  const float a = magnitude == 0x7f ? nan : magnitude < 8 ? small : float_of((magnitude + (120 << 3)) << 20);
-  return byte & 0x80 ? -a : a;
-}
 
 // n codes, one a byte, into (n + 1) / 2 bytes; where n is odd there is a code 0 behind them.
 ASSAY_QUANT_INLINE void join(const std::uint8_t* codes, std::uint8_t* out, int n) {
@@ -52,7 +20,7 @@ ASSAY_QUANT_INLINE void split(const std::uint8_t* bytes, std::uint8_t* codes, in
   }
 }
 
-std::uint8_t byte_of(Format format, const BlockResult& result) {
+std::uint8_t byte_of_block(Format format, const BlockResult& result) {
   return result.poisoned ? nan_byte(format) : static_cast<std::uint8_t>(byte_of(format, result.stored));
 }
 
@@ -74,7 +42,7 @@ ASSAY_TARGET void pack_blocks_of(const Spec& spec, float a, const float* in, std
     for (int b = 0; b < n; ++b) {
       float values[B];
       const BlockShape shape{.width = B, .index = index + b * B};
-      bytes[b] = byte_of(spec.format, reference_block(spec, a, in + b * B, values, shape, single + b * B));
+      bytes[b] = byte_of_block(spec.format, reference_block(spec, a, in + b * B, values, shape, single + b * B));
     }
   } else {
     scales<true>(spec.mode, a, {Layout::Kind::rows, in}, maxima, n, encode, stored);
@@ -117,7 +85,7 @@ ASSAY_TARGET void pack_strip(const Spec& spec, float a, const float* in, std::ui
       for (int r = 0; r < height; ++r)
         for (int i = 0; i < block_width; ++i) values[r * block_width + i] = in[r * lanes + c + i];
       const BlockShape shape{height, block_width, block_width, 1, index + c, cols};
-      const std::uint8_t byte = byte_of(spec.format, reference_block(spec, a, values, values, shape, block));
+      const std::uint8_t byte = byte_of_block(spec.format, reference_block(spec, a, values, values, shape, block));
       for (int i = 0; i < block_width; ++i) bytes[c + i] = byte;
       for (int r = 0; r < height; ++r)
         for (int i = 0; i < block_width; ++i) single[r * lanes + c + i] = block[r * block_width + i];

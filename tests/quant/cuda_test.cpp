@@ -9,7 +9,9 @@
 #include "data.h"
 #include "quant/cuda/dispatch.h"
 #include "quant/cuda/loader.h"
+#include "quant/hadamard.h"
 #include "quant/half.h"
+#include "quant/packed.h"
 
 using namespace assay::quant;
 using namespace assay::quant::test;
@@ -36,6 +38,19 @@ struct HostThreads {
   void columns(const Job& job) const {
     for (std::int64_t t = cuda::ColumnBlocks<T, B>::threads(job); t-- > 0;) cuda::ColumnBlocks<T, B>::run(job, t);
   }
+  template <Type T, int B>
+  void packed_columns(const Job& job) const {
+    for (std::int64_t t = cuda::PackedColumns<T, B>::threads(job); t-- > 0;) cuda::PackedColumns<T, B>::run(job, t);
+  }
+  template <bool Inverse>
+  void hadamard(const Job& job, std::uint16_t signs) const {
+    for (std::int64_t t = cuda::Hadamard<Inverse>::threads(job); t-- > 0;) cuda::Hadamard<Inverse>::run(job, t, signs);
+  }
+  template <Type T>
+  void errors(const cuda::ErrorJob& job, std::int64_t threads) const {
+    for (std::int64_t t = 0; t < threads; ++t) add(*sums, cuda::part_of_errors<T>(job, t, threads));
+  }
+  ErrorStats* sums = nullptr;
   template <Type T>
   void tiles(const Job& job) const {
     // To whole blocks of threads, as a launch does it.
@@ -80,8 +95,11 @@ struct Machine {
   virtual void fake_quantize(const Spec& spec, const Matrix& matrix, const Buffer& buffer, Buffer& out, int axis,
                              float tensor_max, bool in_place) = 0;
   // Into the vectors, which have the right sizes.
-  virtual void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max,
+  virtual void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
                     std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) = 0;
+  virtual ErrorStats errors(const Matrix& matrix, const Buffer& x, const Buffer& dq, const std::vector<std::uint8_t>& codes,
+                            double damping) = 0;
+  virtual void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) = 0;
 };
 
 struct Host : Machine {
@@ -98,10 +116,24 @@ struct Host : Machine {
     const void* from = in_place ? to : buffer.bytes.data() + at;
     cuda::dispatch_fake_quantize(spec, matrix, from, to, axis, &tensor_max, HostThreads{});
   }
-  void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max,
+  void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
             std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) override {
-    cuda::dispatch_pack(spec, matrix, buffer.bytes.data() + buffer.offset * bytes_of(matrix.type), codes.data(),
+    cuda::dispatch_pack(spec, matrix, buffer.bytes.data() + buffer.offset * bytes_of(matrix.type), axis, codes.data(),
                         scales.data(), maxima.data(), &tensor_max, HostThreads{});
+  }
+  ErrorStats errors(const Matrix& matrix, const Buffer& x, const Buffer& dq, const std::vector<std::uint8_t>& codes,
+                    double damping) override {
+    ErrorStats sums;
+    HostThreads threads;
+    threads.sums = &sums;
+    const std::size_t at = x.offset * bytes_of(matrix.type);
+    cuda::dispatch_errors(matrix, x.bytes.data() + at, dq.bytes.data() + at, codes.empty() ? nullptr : codes.data(), damping,
+                          96, threads);
+    return sums;
+  }
+  void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) override {
+    cuda::dispatch_hadamard(matrix, buffer.bytes.data() + buffer.offset * 4, out.bytes.data() + buffer.offset * 4, signs,
+                            inverse, HostThreads{});
   }
 };
 
@@ -133,18 +165,32 @@ struct Gpu : Machine {
                          static_cast<const float*>(max.get()));
     device.download(out.bytes.data(), to.get(), out.bytes.size());
   }
-  void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max,
+  void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
             std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) override {
     const auto bytes = maxima.size() * sizeof(float);
     const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), max = memory(&tensor_max, sizeof tensor_max),
                  to_codes = memory(codes.data(), codes.size()), to_scales = memory(scales.data(), scales.size()),
                  to_maxima = memory(maxima.data(), bytes);
-    device.pack(spec, matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * bytes_of(matrix.type),
+    device.pack(spec, matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * bytes_of(matrix.type), axis,
                 static_cast<std::uint8_t*>(to_codes.get()), static_cast<std::uint8_t*>(to_scales.get()),
                 static_cast<float*>(to_maxima.get()), static_cast<const float*>(max.get()));
     device.download(codes.data(), to_codes.get(), codes.size());
     device.download(scales.data(), to_scales.get(), scales.size());
     device.download(maxima.data(), to_maxima.get(), bytes);
+  }
+  ErrorStats errors(const Matrix& matrix, const Buffer& x, const Buffer& dq, const std::vector<std::uint8_t>& codes,
+                    double damping) override {
+    const Memory in = memory(x.bytes.data(), x.bytes.size()), out = memory(dq.bytes.data(), dq.bytes.size()),
+                 packed = memory(codes.data(), codes.size());
+    const std::size_t at = x.offset * bytes_of(matrix.type);
+    return device.errors(matrix, static_cast<std::uint8_t*>(in.get()) + at, static_cast<std::uint8_t*>(out.get()) + at,
+                         codes.empty() ? nullptr : static_cast<const std::uint8_t*>(packed.get()), damping);
+  }
+  void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) override {
+    const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), to = memory(out.bytes.data(), out.bytes.size());
+    device.hadamard(matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * 4,
+                    static_cast<std::uint8_t*>(to.get()) + buffer.offset * 4, signs, inverse);
+    device.download(out.bytes.data(), to.get(), out.bytes.size());
   }
 };
 
@@ -171,47 +217,53 @@ struct Form {
 };
 
 // pack()'s codes, scales and maxima against those that the oracle gives block by block.
-void compare_packed(Machine& machine, const Spec& spec, float max, const Matrix& matrix, const Buffer& in) {
-  const std::int64_t rows = matrix.rows, cols = matrix.cols, code_stride = (cols + 1) / 2, block = spec.block(),
-                     blocks = cuda::blocks_in(cols, static_cast<int>(block));
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(rows * code_stride));
-  std::vector<std::uint8_t> scales(static_cast<std::size_t>(rows * blocks));
+void compare_packed(Machine& machine, const Spec& spec, float max, const Matrix& matrix, const Buffer& in, int axis) {
+  const std::int64_t rows = matrix.rows, cols = matrix.cols;
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(code_count(rows, cols)));
+  std::vector<std::uint8_t> scales(static_cast<std::size_t>(scale_count(spec, rows, cols, axis)));
   std::vector<float> maxima(static_cast<std::size_t>(spec.scope == Scope::row ? rows : 0));
   auto got_codes = codes, got_scales = scales;
   auto got_maxima = maxima;
   std::fill(got_codes.begin(), got_codes.end(), std::uint8_t{0xee});
-
-  for (std::int64_t r = 0; r < rows; ++r) {
-    std::vector<float> row(static_cast<std::size_t>(cols));
-    for (std::int64_t c = 0; c < cols; ++c) {
-      const std::size_t at = (in.offset + static_cast<std::size_t>(r * matrix.stride + c)) * bytes_of(matrix.type);
-      std::uint16_t narrow = 0;
-      std::memcpy(&narrow, &in.bytes[at], 2);
-      float& value = row[static_cast<std::size_t>(c)];
-      if (matrix.type == Type::fp32) std::memcpy(&value, &in.bytes[at], 4);
-      else value = matrix.type == Type::bf16 ? block::from_bf16(narrow) : block::from_fp16(narrow);
-    }
-    float a = spec.scope == Scope::fixed ? spec.static_max : max;
-    if (spec.scope == Scope::row) maxima[static_cast<std::size_t>(r)] = a = finite_max(row.data(), cols);
-    for (std::int64_t c = 0; c < cols; c += block) {
-      std::array<float, 32> values;
-      std::array<std::uint8_t, 32> single{};
-      const BlockShape shape{.width = static_cast<int>(std::min(block, cols - c)),
-                             .index = (matrix.first_row + r) * cols + c};
-      const BlockResult result = reference_block(spec, a, row.data() + c, values.data(), shape, single.data());
-      const bool nvfp4 = spec.format == Format::nvfp4;
-      scales[static_cast<std::size_t>(r * blocks + c / block)] =
-          result.poisoned ? (nvfp4 ? 0x7f : 0xff) : nvfp4 ? encode_e4m3(result.stored) : encode_e8m0(result.stored);
-      for (std::size_t i = 0; i < static_cast<std::size_t>(shape.width); ++i) {
-        auto& byte = codes[static_cast<std::size_t>(r * code_stride + c / 2) + i / 2];
-        byte |= static_cast<std::uint8_t>(single[i] << (i % 2 * 4));
-      }
-    }
-  }
-  machine.pack(spec, matrix, in, max, got_codes, got_scales, got_maxima);
+  const ConstView from{in.bytes.data() + in.offset * bytes_of(matrix.type), matrix.type, rows, cols, matrix.stride, 1};
+  if (rows > 0 && cols > 0)
+    pack_piece(spec, max, from, axis, matrix.first_row, codes.data(), scales.data(),
+               spec.scope == Scope::row ? maxima.data() : nullptr, Path::reference);
+  machine.pack(spec, matrix, in, axis, max, got_codes, got_scales, got_maxima);
   CHECK(got_codes == codes);
   CHECK(got_scales == scales);
   CHECK(got_maxima == maxima);
+}
+
+// The figures of `out` against `in`: counts exactly, sums to what their order changes.
+void compare_errors(Machine& machine, const Matrix& matrix, const Buffer& in, const Buffer& out,
+                    const std::vector<std::uint8_t>& codes) {
+  const auto widened = [&](const Buffer& buffer) {
+    std::vector<float> values;
+    for (std::int64_t r = 0; r < matrix.rows; ++r)
+      for (std::int64_t c = 0; c < matrix.cols; ++c)
+        values.push_back(element({buffer.bytes.data() + buffer.offset * bytes_of(matrix.type), matrix.type, matrix.rows,
+                                  matrix.cols, matrix.stride, 1}, r, c));
+    return values;
+  };
+  ErrorStats wanted;
+  wanted.damping = 0.01;
+  const auto x = widened(in), dq = widened(out);
+  accumulate(wanted, x.data(), dq.data(), static_cast<std::int64_t>(x.size()));
+  for (const std::uint8_t byte : codes) wanted.saturated += ((byte & 7) == 7) + ((byte >> 4 & 7) == 7);
+  const ErrorStats got = machine.errors(matrix, in, out, codes, 0.01);
+  CHECK(got.count == wanted.count);
+  CHECK(got.dead == wanted.dead);
+  CHECK(got.saturated == wanted.saturated);
+  CHECK(got.non_finite == wanted.non_finite);
+  const auto near = [](double a, double b) { return a == b || std::abs(a - b) <= 1e-12 * std::abs(b); };
+  CHECK(near(got.sum_x2, wanted.sum_x2));
+  CHECK(near(got.sum_dq2, wanted.sum_dq2));
+  CHECK(near(got.sum_err2, wanted.sum_err2));
+  CHECK(near(got.sum_abs, wanted.sum_abs));
+  CHECK(near(got.sum_abs_err, wanted.sum_abs_err));
+  CHECK(near(got.sum_damped, wanted.sum_damped));
+  CHECK(std::abs(got.sum_x_dq - wanted.sum_x_dq) <= 1e-12 * (wanted.sum_x2 + wanted.sum_dq2));
 }
 
 // One call's result and its neighbourhood, all bytes of it, against the oracle's.
@@ -233,8 +285,16 @@ void compare(Machine& machine, const Spec& spec, const std::vector<float>& x, st
       fake_quantize_piece(spec, max, from, to, axis, first_row, nullptr, Path::reference);
       machine.fake_quantize(spec, matrix, in, out, axis, max, form.in_place);
       CHECK(out.bytes == expected.bytes);
+      if (form.in_place) continue;
+      compare_packed(machine, spec, max, matrix, in, axis);
+      std::vector<std::uint8_t> codes(static_cast<std::size_t>(code_count(rows, cols)));
+      std::vector<std::uint8_t> scales(static_cast<std::size_t>(scale_count(spec, rows, cols, axis)));
+      std::vector<float> maxima(static_cast<std::size_t>(rows));
+      if (rows > 0 && cols > 0)
+        pack_piece(spec, max, from, axis, first_row, codes.data(), scales.data(),
+                   spec.scope == Scope::row ? maxima.data() : nullptr, Path::reference);
+      compare_errors(machine, matrix, in, expected, axis == 1 ? codes : std::vector<std::uint8_t>{});
     }
-    if (!spec.tiles && !form.in_place) compare_packed(machine, spec, max, matrix, in);
   }
 }
 
@@ -298,9 +358,38 @@ void whole_list(Machine& machine) {
 
 }  // namespace
 
+namespace {
+
+// Against quant/hadamard.h's own loop, rows apart and not, in place and not.
+void hadamard_list(Machine& machine) {
+  std::uint32_t seed = 7;
+  for (const Shape& shape : {Shape{1, 16}, Shape{5, 48}, Shape{33, 160}, Shape{0, 16}, Shape{3, 0}})
+    for (const Form& form : {Form{}, Form{3, 1}, Form{16, 4, true}})
+      for (const bool inverse : {false, true}) {
+        const Matrix matrix{Type::fp32, shape.rows, shape.cols, shape.cols + form.gap, 0};
+        const auto x = normal(shape.rows * shape.cols, ++seed);
+        const Buffer in = buffer_of(x, Type::fp32, matrix, form.offset);
+        const auto signs = hadamard_signs(seed);
+        auto wanted = x;
+        (inverse ? inverse_hadamard16 : hadamard16)(x.data(), wanted.data(), shape.rows, shape.cols, signs);
+        Buffer out = in;
+        machine.hadamard(matrix, form.in_place ? out : in, out, signs, inverse);
+        CHECK(out.bytes == buffer_of(wanted, Type::fp32, matrix, form.offset).bytes);
+      }
+  Buffer none{{}, 0};
+  CHECK_THROWS_WITH(machine.hadamard({Type::fp32, 1, 17, 17, 0}, none, none, 0, false), Catch::Contains("multiple of 16"));
+}
+
+}  // namespace
+
 TEST_CASE("the kernels' bodies, thread by thread on the host, give the oracle's bits") {
   Host host;
   whole_list(host);
+  hadamard_list(host);
+  const Buffer in = buffer_of(normal(64, 1), Type::fp32, {Type::fp32, 2, 32, 32, 0}, 0);
+  Buffer out = in;
+  const Spec wrong{.format = Format::mxfp4, .mode = Mode::te};
+  CHECK_THROWS_WITH(host.fake_quantize(wrong, {Type::fp32, 2, 32, 32, 0}, in, out, 1, 1, false), Catch::Contains("other format"));
 }
 
 TEST_CASE("the kernels on a GPU give the oracle's bits") {
@@ -312,6 +401,7 @@ TEST_CASE("the kernels on a GPU give the oracle's bits") {
   }
   Gpu gpu(*opened.device);
   whole_list(gpu);
+  hadamard_list(gpu);
   for (const Named& named : all_specs()) compare(gpu, named.spec, nasty(1000 * 4112, 99), 1000, 4112);
 }
 

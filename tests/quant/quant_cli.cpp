@@ -2,6 +2,7 @@
 //   quant_cli fake FORMAT MODE AXIS SCOPE PATH ROWS COLS IN OUT [KEY=VALUE ...]
 //     PATH: best | reference | generic | avx2 | avx512; keys: type=fp32|bf16|fp16 of IN and OUT, tiles=1, static=MAXIMUM,
 //     policy=propagate|hw_saturate, rounding=nearest_even|stochastic, seed=N
+//   quant_cli fp4 MODE ROWS COLS IN OUT              IN: fp32; OUT: bytes, as quant/product/fp4_layout.h says
 //   quant_cli encode e2m1|e4m3|bf16|fp16 IN OUT      IN: fp32; OUT: one byte an element, or two
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "quant/fake_quantize.h"
+#include "quant/product/fp4_layout.h"
 #include "quant/reference.h"
 
 namespace {
@@ -76,6 +79,18 @@ int run(const std::vector<std::string>& arguments) {
     const std::int64_t rows = std::stoll(arguments[6]), cols = std::stoll(arguments[7]);
     if (type == Type::fp32) fake<float>(spec, type, axis, path, rows, cols, arguments[8], arguments[9]);
     else fake<std::uint16_t>(spec, type, axis, path, rows, cols, arguments[8], arguments[9]);
+    return 0;
+  }
+  if (arguments.size() == 6 && arguments[0] == "fp4") {
+    const Spec spec{.mode = known(parse_mode(Format::nvfp4, arguments[1]), arguments[1])};
+    const std::int64_t rows = std::stoll(arguments[2]), cols = std::stoll(arguments[3]);
+    const std::vector<float> x = read<float>(arguments[4]);
+    if (static_cast<std::int64_t>(x.size()) != rows * cols) throw std::runtime_error("shape and file size differ");
+    const float a = needs_tensor_max(spec) ? finite_max(x.data(), rows * cols) : 0;
+    std::vector<std::uint8_t> bytes;
+    std::vector<double> factor;
+    product::quantize_fp4(spec, a, x.data(), rows, cols, 0, bytes, factor);
+    write(arguments[5], bytes.data(), bytes.size());
     return 0;
   }
   if (arguments.size() == 4 && arguments[0] == "encode") {

@@ -342,6 +342,10 @@ class Library:
                 here.append(path)
         return here
 
+    def fp4(self, mode, x):
+        """The bytes of x as an operand of native FP4 products: codes, then scales in tiles."""
+        return self._run(["fp4", mode, *x.shape], x, np.uint8)
+
     def encode(self, codec, x):
         return self._run(["encode", codec], x, np.uint16 if codec in ("bf16", "fp16") else np.uint8)
 
