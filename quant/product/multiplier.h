@@ -24,7 +24,6 @@ class Multiplier {
 // ---- oneDNN (onednn.cpp) ----
 std::unique_ptr<Multiplier> onednn(Unit unit, const void* b, std::int64_t k, std::int64_t n, bool transposed);
 bool onednn_has_bf16();    // units, not emulation
-bool onednn_has_avx512();
 std::string onednn_version();  // "oneDNN 2.6.3, avx2"
 
 // ---- a GPU's, by cuBLASLt (cuda.cpp); a is host memory as for all ----
@@ -35,10 +34,10 @@ std::unique_ptr<Multiplier> cuda_bf16(const void* b, std::int64_t k, std::int64_
 // a and b as quantize_fp4() makes them: b of [n, k], transposed.
 std::unique_ptr<Multiplier> cuda_fp4(const void* b, std::int64_t k, std::int64_t n);
 
-// ---- our own for AVX2 (panels.cpp) ----
-// oneDNN's row of y depends on how many rows there are where it has no AVX-512 to work with; here it never does: each
-// element is a sum in ascending k, in pieces of 256, whatever else is computed beside it and by however many threads.
+// ---- our own for AVX2 and AVX-512 (panels.cpp), by quant/gemm ----
+// oneDNN's row of y depends on how many rows there are where it has no AVX-512 to work with; here it never does.
 std::unique_ptr<Multiplier> panels(const float* b, std::int64_t k, std::int64_t n, bool transposed);
-bool panels_available();   // AVX2 and FMA
+bool panels_available();    // AVX2 and FMA
+std::string panels_name();  // "assay's AVX2 kernel"
 
 }  // namespace assay::quant::product

@@ -118,7 +118,6 @@ std::unique_ptr<Multiplier> onednn(Unit unit, const void* b, std::int64_t k, std
 }
 
 bool onednn_has_bf16() { return contains(dnnl::cpu_isa::avx512_core_bf16); }
-bool onednn_has_avx512() { return contains(dnnl::cpu_isa::avx512_core); }
 
 std::string onednn_version() {
   const dnnl::version_t* v = dnnl::version();

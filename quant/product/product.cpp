@@ -29,8 +29,8 @@ constexpr std::int64_t chunk = 256;
 // Sums longer than this might leave fp32 with MXFP4; see operand.h.
 constexpr std::int64_t longest_sum = 1 << 25;
 
-// fp32 goes to our own kernel where it is the only one whose rows do not depend on each other: see multiplier.h.
-bool by_panels(Unit unit) { return unit == Unit::fp32 && !product::onednn_has_avx512() && product::panels_available(); }
+// fp32 goes to our own kernel, which is the trainer's too: see multiplier.h.
+bool by_panels(Unit unit) { return unit == Unit::fp32 && product::panels_available(); }
 
 std::unique_ptr<Multiplier> pack(Unit unit, const void* b, std::int64_t k, std::int64_t n, bool transposed) {
   if (unit == Unit::cuda_bf16) return product::cuda_bf16(b, k, n, transposed);
@@ -216,7 +216,7 @@ std::string describe(Unit unit) {
   const bool gpu = unit == Unit::cuda_bf16 || unit == Unit::cuda_fp4;
   const std::string text = std::string(name(unit)) + " by " +
                            (gpu               ? product::cuda_version()
-                            : by_panels(unit) ? "assay's AVX2 kernel"
+                            : by_panels(unit) ? product::panels_name()
                                               : product::onednn_version());
   if (!available(unit)) return text + ": not on this machine (" + missing(unit) + ")";
   const double error = accumulation_error(unit);

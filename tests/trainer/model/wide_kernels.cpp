@@ -1,7 +1,11 @@
 // The products of avx512.cpp for a processor with AVX2 only, so that their order of sums is tested where there is no AVX-512.
+#define ASSAY_GEMM_SPACE wide_on_avx2
+#define ASSAY_GEMM_WIDE
+#include "quant/gemm/impl.h"
+
 #define ASSAY_KERNEL_SPACE wide_on_avx2
 #define ASSAY_KERNEL_NAME "avx512, its vectors in halves"
-#define ASSAY_KERNEL_WIDE
+#define ASSAY_KERNEL_GEMM quant::gemm::wide_on_avx2
 #include "trainer/model/kernels/impl.h"
 
 namespace assay::train::kernels {

@@ -1,7 +1,7 @@
-// Compiled with -mavx512f and its kin (CMakeLists.txt): the bits of avx2.cpp, products in vectors of 16.
+// Compiled with -mavx512f and its kin (CMakeLists.txt): the bits of avx2.cpp.
 #define ASSAY_KERNEL_SPACE wide
 #define ASSAY_KERNEL_NAME "avx512"
-#define ASSAY_KERNEL_WIDE
+#define ASSAY_KERNEL_GEMM quant::gemm::avx512
 #include "trainer/model/kernels/impl.h"
 
 namespace assay::train::kernels {

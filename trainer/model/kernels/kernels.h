@@ -1,47 +1,34 @@
 // The arithmetic of the decoder on plain fp32 arrays. No LibTorch here.
 //
 // Every function computes a row (a token) from that row alone, in one fixed order of operations that depends neither
-// on how many rows there are nor on threads: sums over K run in ascending k, in chunks at multiples of gemm_chunk;
-// sums over a row run in 8 lanes (element i in lane i mod 8) that are then added in the order
-// ((0+4)+(2+6))+((1+5)+(3+7)). So a token's value is the same bits whether it is computed while decoding, with 5 rows,
-// or in training, with 5000. That is what makes the sampler's log-probs those of the trainer.
+// on how many rows there are nor on threads: sums over K as quant/gemm has them; sums over a row run in 8 lanes
+// (element i in lane i mod 8) that are then added in the order ((0+4)+(2+6))+((1+5)+(3+7)). So a token's value is the
+// same bits whether it is computed while decoding, with 5 rows, or in training, with 5000. That is what makes the sampler's
+// log-probs those of the trainer.
 //
 // Three builds of the same source: AVX-512, AVX2 + FMA, and portable; active() takes the first that the processor has.
 // The first two give the same bits; portable rounds each product before it is added.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+
+#include "quant/gemm/gemm.h"
 
 namespace assay::train::kernels {
 
 using i64 = std::int64_t;
 
-inline constexpr i64 panel = 16;        // columns of B that one packed panel holds
-inline constexpr i64 gemm_chunk = 256;  // length of one partial sum over K
-
-inline constexpr i64 round_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
-
-// B [K, N] as panels [ceil(N / panel)][K][panel], zero-padded: read in memory order by gemm().
-struct Packed {
-  i64 k = 0, n = 0;
-  std::vector<float> data;
-  bool empty() const { return data.empty(); }
-};
-// Element (k, n) of the source is at b[k * k_stride + n * n_stride].
-void pack(Packed& to, const float* b, i64 k, i64 n, i64 k_stride, i64 n_stride);
+using quant::gemm::pack;
+using quant::gemm::Packed;
+using quant::gemm::panel;
+using quant::gemm::round_up;
 
 struct Table {
   const char* name;
 
-  // C[M, N] = (accumulate ? C : bias or 0) + alpha * A·B. A's element (m, k) is at a[m * a_row + k * a_col].
-  // bias may be null. C's rows are ldc apart. Only columns [n0, n1) of C are made; n0 is a multiple of panel, c and bias
-  // begin at column 0.
-  void (*gemm_packed)(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, i64 n0, i64 n1, float* c, i64 ldc,
-                      float alpha, const float* bias, bool accumulate);
-  // The same with B row-major, rows ldb apart.
-  void (*gemm)(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c, i64 ldc,
-               float alpha, bool accumulate);
+  // Products, as quant/gemm/gemm.h says.
+  quant::gemm::PackedProduct* gemm_packed;
+  quant::gemm::StridedProduct* gemm;
 
   // y = x * inv * w, inv[m] = 1 / sqrt(mean(x^2) + eps).
   void (*rms_norm)(i64 m, i64 d, const float* x, const float* w, float eps, float* y, float* inv);

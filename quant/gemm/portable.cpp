@@ -1,0 +1,2 @@
+#define ASSAY_GEMM_SPACE portable
+#include "quant/gemm/impl.h"
