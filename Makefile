@@ -11,9 +11,10 @@ build: configure
 programs: configure
 	@cmake --build --preset default --parallel $(JOBS)
 
-# Again when nvcc has come since.
+# Again when nvcc or cuBLAS's headers have come since.
 configure: setup
-	@[ -e $(BUILD)/build.ninja ] && ! [ .deps/cuda/.complete -nt $(BUILD)/build.ninja ] || cmake --preset default
+	@[ -e $(BUILD)/build.ninja ] && ! [ .deps/cuda/.complete -nt $(BUILD)/build.ninja ] && \
+	  ! [ .deps/cublas/.complete -nt $(BUILD)/build.ninja ] || cmake --preset default
 
 setup:
 	@tools/setup.sh
