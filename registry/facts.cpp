@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -17,6 +18,7 @@
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <string_view>
 
 #include "registry/build.h"
 #include "registry/git.h"
@@ -30,10 +32,39 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // The text after "name<spaces>:<spaces>" as /proc writes it.
-std::string value_after_colon(const std::string& line) {
+std::string_view value_after_colon(std::string_view line) {
   const auto colon = line.find(':');
-  const auto start = colon == std::string::npos ? colon : line.find_first_not_of(" \t", colon + 1);
-  return start == std::string::npos ? std::string() : line.substr(start);
+  const auto start = colon == std::string_view::npos ? colon : line.find_first_not_of(" \t", colon + 1);
+  return start == std::string_view::npos ? std::string_view() : line.substr(start);
+}
+
+// Of a file that cannot be read: nothing.
+std::string text_of(const fs::path& file) {
+  try {
+    return support::read_file(file);
+  } catch (const std::runtime_error&) {
+    return {};
+  }
+}
+
+// Calls `take` with each line, without its newline, until it says true.
+template <typename Take>
+void each_line(std::string_view text, const Take& take) {
+  while (!text.empty()) {
+    const auto end = text.find('\n');
+    if (take(text.substr(0, end)) || end == std::string_view::npos) return;
+    text.remove_prefix(end + 1);
+  }
+}
+
+template <typename Take>
+void each_word(std::string_view text, const Take& take) {
+  for (std::size_t begin; (begin = text.find_first_not_of(" \t")) != std::string_view::npos;) {
+    text.remove_prefix(begin);
+    const auto end = std::min(text.find_first_of(" \t"), text.size());
+    take(text.substr(0, end));
+    text.remove_prefix(end);
+  }
 }
 
 json build_json() {
@@ -43,28 +74,32 @@ json build_json() {
 }
 
 std::string first_line(const fs::path& file) {
-  std::ifstream in(file);
-  std::string line;
-  std::getline(in, line);
-  return line;
+  const std::string text = text_of(file);
+  return text.substr(0, text.find('\n'));
 }
 
 json memory_bytes() {
-  std::ifstream in("/proc/meminfo");
-  for (std::string line; std::getline(in, line);)
-    if (line.starts_with("MemTotal:")) return std::stoll(value_after_colon(line)) * 1024;
-  return nullptr;
+  json bytes = nullptr;
+  const std::string text = text_of("/proc/meminfo");
+  each_line(text, [&](std::string_view line) {
+    if (!line.starts_with("MemTotal:")) return false;
+    bytes = std::stoll(std::string(value_after_colon(line))) * 1024;
+    return true;
+  });
+  return bytes;
 }
 
 json os_name() {
-  std::ifstream in("/etc/os-release");
-  for (std::string line; std::getline(in, line);) {
-    if (!line.starts_with("PRETTY_NAME=")) continue;
-    std::string name = line.substr(std::strlen("PRETTY_NAME="));
+  json found = nullptr;
+  const std::string text = text_of("/etc/os-release");
+  each_line(text, [&](std::string_view line) {
+    if (!line.starts_with("PRETTY_NAME=")) return false;
+    std::string_view name = line.substr(std::strlen("PRETTY_NAME="));
     if (name.size() >= 2 && name.front() == '"' && name.back() == '"') name = name.substr(1, name.size() - 2);
-    return name;
-  }
-  return nullptr;
+    found = std::string(name);
+    return true;
+  });
+  return found;
 }
 
 // ---- checksums ---------------------------------------------------------------------------------------------------
@@ -148,50 +183,50 @@ CodeFacts code_facts(const fs::path& where) {
 json nvidia_facts(const fs::path& proc) {
   json facts = {{"driver", nullptr}, {"gpus", json::array()}};
   const fs::path folder = proc / "driver" / "nvidia";
-  // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 …": the first word that looks like one.
-  std::istringstream words(first_line(folder / "version"));
-  for (std::string word; words >> word;) {
-    const bool digits = word.find_first_not_of("0123456789.") == std::string::npos;
-    if (digits && word.find('.') != std::string::npos) {
-      facts["driver"] = word;
-      break;
-    }
-  }
   std::error_code none;
+  if (!fs::exists(folder, none)) return facts;
+  // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 …": the first word that looks like one.
+  const std::string version = first_line(folder / "version");
+  each_word(version, [&](std::string_view word) {
+    const bool digits = word.find_first_not_of("0123456789.") == std::string_view::npos;
+    if (facts["driver"].is_null() && digits && word.find('.') != std::string_view::npos) facts["driver"] = std::string(word);
+  });
   std::set<fs::path> cards;
   for (const auto& entry : fs::directory_iterator(folder / "gpus", none)) cards.insert(entry.path());
   for (const fs::path& card : cards) {
     json gpu = {{"model", nullptr}, {"uuid", nullptr}, {"bus", card.filename().string()}};
-    std::ifstream in(card / "information");
-    for (std::string line; std::getline(in, line);) {
-      if (line.starts_with("Model:")) gpu["model"] = value_after_colon(line);
-      if (line.starts_with("GPU UUID:")) gpu["uuid"] = value_after_colon(line);
-    }
+    const std::string information = text_of(card / "information");
+    each_line(information, [&](std::string_view line) {
+      if (line.starts_with("Model:")) gpu["model"] = std::string(value_after_colon(line));
+      if (line.starts_with("GPU UUID:")) gpu["uuid"] = std::string(value_after_colon(line));
+      return false;
+    });
     facts["gpus"].push_back(std::move(gpu));
   }
   return facts;
 }
 
 json processor_facts(const fs::path& proc) {
-  static const std::set<std::string> kTelling = {"avx",      "avx2",         "fma",       "f16c",    "avx512f", "avx512bw",
-                                                 "avx512vl", "avx512_bf16",  "avx512_vnni", "amx_tile", "amx_bf16"};
+  static constexpr std::array<std::string_view, 11> kTelling = {"avx",      "avx2",        "fma",         "f16c",
+                                                                "avx512f",  "avx512bw",    "avx512vl",    "avx512_bf16",
+                                                                "avx512_vnni", "amx_tile", "amx_bf16"};
   std::string model;
   std::int64_t logical = 0;
   std::set<std::pair<std::string, std::string>> cores;  // (package, core)
   std::string package;
   std::set<std::string> features;
-  std::ifstream in(proc / "cpuinfo");
-  for (std::string line; std::getline(in, line);) {
+  const std::string text = text_of(proc / "cpuinfo");
+  each_line(text, [&](std::string_view line) {
     if (line.starts_with("processor")) ++logical;
     if (line.starts_with("model name")) model = value_after_colon(line);
     if (line.starts_with("physical id")) package = value_after_colon(line);
     if (line.starts_with("core id")) cores.emplace(package, value_after_colon(line));
-    if (line.starts_with("flags") && features.empty()) {
-      std::istringstream words(value_after_colon(line));
-      for (std::string word; words >> word;)
-        if (kTelling.contains(word)) features.insert(word);
-    }
-  }
+    if (line.starts_with("flags") && features.empty())
+      each_word(value_after_colon(line), [&](std::string_view word) {
+        if (std::find(kTelling.begin(), kTelling.end(), word) != kTelling.end()) features.emplace(word);
+      });
+    return false;
+  });
   cpu_set_t set;
   CPU_ZERO(&set);
   const std::int64_t usable = ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : logical;
@@ -227,8 +262,9 @@ std::string environment_facts() {
 
 std::string input_facts(const std::string& model_folder, const std::string& train_file, const std::string& test_file,
                         const fs::path& cache) {
-  Checksums sums(cache);
   json files = json::array();
+  if (model_folder.empty() && train_file.empty() && test_file.empty()) return json{{"files", files}}.dump();
+  Checksums sums(cache);
   if (!model_folder.empty()) {
     std::set<fs::path> found;  // sorted; what begins with a dot is a tool's own (.cache, .git)
     std::error_code none;

@@ -1,6 +1,7 @@
 #include "runner/daemon.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -318,6 +319,8 @@ std::string systemd_unit(const Paths& paths) {
 void run_daemon(const Paths& paths, const DaemonOptions& options) {
   Resources resources = resources_of(options);
   ::signal(SIGPIPE, SIG_IGN);
+  // What a request needed is kept for the next one: given back each time, its pages cost more than the request.
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
   for (const fs::path& folder : {paths.data, paths.state, paths.runs(), paths.series()}) make_folder(folder);
   make_folder(paths.socket.parent_path());
   const FileLock lock = take_lock(paths);

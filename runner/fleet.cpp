@@ -202,6 +202,7 @@ void Fleet::tell_restored() {
 
 std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   if (submission.runs.empty()) throw std::invalid_argument("the submission holds no run");
+  std::vector<Job> jobs;
   for (const SubmittedRun& submitted : submission.runs) {
     const json config = json::parse(submitted.run.config_json);
     // What will be asked of it once it is recorded: a message that lacks it is refused whole.
@@ -209,6 +210,7 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
     config.at("train").at("steps").get<std::int64_t>();
     config.at("trainer").at("kind").get<std::string>();
     refuse_what_never_fits(submission.series.id + "/" + submitted.run.run, config);
+    jobs.push_back(job_of(0, config, submission.series.id, submitted.run.group));
   }
   if (!is_plain_name(submission.series.id))
     throw std::invalid_argument("a series cannot have the id '" + submission.series.id.substr(0, 80) + "'");
@@ -246,7 +248,8 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   event::Submitted event;
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     states_[numbers[i]] = StateKind::queued;
-    Job job = job_of(numbers[i], json::parse(runs[i].config_json), runs[i].series, runs[i].group);
+    Job& job = jobs[i];
+    job.number = numbers[i];
     job.priority = runs[i].priority;
     job.after = unfinished(runs[i].after, true, &event.failed);
     job.after_any = unfinished(runs[i].after_any, false, nullptr);

@@ -72,7 +72,7 @@ ResolvedRun resolved_run(const spec::Series& series, const spec::RunSpec& spec_r
   run.run = spec_run.id;
   run.seed = resolved.config.train.seed;
   run.config_json = spec::canonical_json(resolved.config);
-  run.config_sha256 = spec::config_hash(resolved.config);
+  run.config_sha256 = support::sha256_hex(run.config_json);   // config_hash(), of what is written already
   run.derived_json = spec::derived_json(resolved.derived);
   run.run_json = json{{"series", series.id},
                       {"run", spec_run.id},

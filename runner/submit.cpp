@@ -107,8 +107,9 @@ class Preflight {
   }
 
   std::string document_of(const ResolvedRun& run) const {
+    if (results_.empty()) return "";
     const auto found = place_.find(key_of(run));
-    return found == place_.end() || results_.empty() ? "" : results_[found->second].json;
+    return found == place_.end() ? "" : results_[found->second].json;
   }
 
  private:

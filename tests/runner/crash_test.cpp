@@ -176,3 +176,33 @@ TEST_CASE("a folder that a cut-off submission left is replaced, one that was use
   CHECK(slurp(used / "metrics.jsonl") == "{}\n");
   CHECK_FALSE(home.registry().run(2));
 }
+
+TEST_CASE("a run's supervisor is assay-supervise as the daemon found it, and assay itself where there was none") {
+  const Home home("supervisor-program");
+  home.series("s", {{"a", "metric 1; gate go"}, {"b", "metric 1; gate go"}, {"c", "metric 1; gate go"}});
+  const fs::path programs = home.folder / "bin";
+  fs::create_directories(programs);
+  for (const char* name : {"assay", "assay-supervise"})
+    fs::create_hard_link(Home::program().parent_path() / name, programs / name);
+  const auto start_daemon = [&] {
+    const std::string command = "ASSAY_HOME='" + home.data().string() + "' ASSAY_SLOTS=3 '" + (programs / "assay").string() +
+                                "' status > /dev/null";
+    REQUIRE(std::system(command.c_str()) == 0);
+  };
+  const auto supervisor_of = [&](const std::string& run, std::int64_t number) {
+    REQUIRE(home.assay({"add", "s", "--only", run}).code == 0);
+    REQUIRE(eventually([&] { return home.state(number) == "running"; }));
+    const auto record = runner::read_supervisor(home.run(number).folder);
+    REQUIRE(record);
+    return fs::read_symlink("/proc/" + std::to_string(record->supervisor.pid) + "/exe").filename().string();
+  };
+  start_daemon();
+  CHECK(supervisor_of("a", 1) == "assay-supervise");
+  fs::remove(programs / "assay-supervise");
+  CHECK(supervisor_of("b", 2) == "assay-supervise (deleted)");
+  REQUIRE(home.assay({"daemon", "stop"}).code == 0);
+  start_daemon();
+  CHECK(supervisor_of("c", 3) == "assay");
+  home.open_gate("go");
+  CHECK(home.assay({"wait", "1", "2", "3"}).code == 0);
+}
