@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 #if defined(__GNUC__) && !defined(__clang__)
 // No vector is passed between functions: all that take one are inlined.
@@ -215,12 +216,14 @@ ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const floa
   if (has_levels(job.spec) && have_levels(encode, decode, width)) {
     Levels<strip_lanes> found;
     find_levels(encode, decode, width, found);
+    // The results of a last, partial vector are not kept behind `width`; its bounds are set all the same.
+    for (std::int16_t* row : {found.below_half, found.below_1, found.below_3_halves, found.below_2, found.of_1, found.of_3_halves})
+      for (int c = width; c % 16 != 0; ++c) row[c] = 0;
     each_row(job, in, in_stride, out, out_stride, height, width,
              [&](const std::uint16_t* from, std::uint16_t* to, int) ASSAY_QUANT_LAMBDA {
       int c = 0;
       for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, Scales<strip_lanes>{found, c});
       if (c == width) return;
-      // The table's columns behind `width` are whatever they are: those results are not kept.
       std::uint16_t rest[16] = {};
       std::memcpy(rest, from + c, sizeof *from * static_cast<std::size_t>(width - c));
       by_levels(rest, rest, Scales<strip_lanes>{found, c});
