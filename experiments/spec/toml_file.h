@@ -8,7 +8,7 @@
 #include <variant>
 
 #define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
+#include "support/toml.h"
 
 #include "experiments/spec/fields.h"
 #include "experiments/spec/series.h"

@@ -1,6 +1,6 @@
 #include "trainer/tasks/config.h"
 
-#include <toml++/toml.h>
+#include "support/toml.h"
 
 #include <cmath>
 #include <limits>
