@@ -459,7 +459,7 @@ std::vector<VerlImported> import_verl(const Paths& paths, const VerlImportOption
   }
   registry::SeriesRow series = {series_id, "Imported from verl's logs", "", ""};
   if (fs::exists(paths.registry()))
-    if (const auto known = registry::Registry::open(paths.registry(), registry::Registry::Access::read_only).series(series_id)) series = *known;
+    if (const auto recorded_series = registry::Registry::open(paths.registry(), registry::Registry::Access::read_only).series(series_id)) series = *recorded_series;
   if (series.json.empty())
     series.json = json{{"id", series.id}, {"title", series.title}, {"goal", ""}, {"notes", ""}, {"dates", json::array()}, {"next_steps", json::array()},
                        {"success_accuracy", 50.0}, {"cause_margin", 0.10}, {"causes", json::array()}, {"runs", json::array()}}.dump(2);

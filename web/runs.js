@@ -116,7 +116,7 @@ export async function show(main) {
   const height = () => parseFloat(getComputedStyle(grid).getPropertyValue('--row')) || 40;
   function range() {
     const top = -list.getBoundingClientRect().top, row = height();
-    return [Math.max(0, Math.floor(top / row) - 8), Math.min(total, Math.ceil((top + innerHeight) / row) + 8)];
+    return [Math.max(0, Math.floor(top / row) - 2), Math.min(total, Math.ceil((top + innerHeight) / row) + 2)];
   }
 
   const drawn = new Map();             // index -> element
