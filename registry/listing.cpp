@@ -79,8 +79,12 @@ Listing::~Listing() = default;
 Listing::Listing(Listing&&) noexcept = default;
 
 RunList Listing::list(const ListQuery& query) const {
-  std::string where = " WHERE (?1 = '' OR r.series = ?1) AND (?2 = '' OR r.run LIKE ?3 ESCAPE '\\' OR r.series LIKE ?3 "
-                      "ESCAPE '\\' OR CAST(r.number AS TEXT) = ?2)";
+  // Only what is asked for is a condition: a row need not be read to be counted without one. ?3, never null, is there so
+  // that each statement has parameters up to it.
+  std::string where = " WHERE ?3 IS NOT NULL";
+  if (!query.series.empty()) where += " AND r.series = ?1";
+  if (!query.text.empty())
+    where += " AND (r.run LIKE ?3 ESCAPE '\\' OR r.series LIKE ?3 ESCAPE '\\' OR CAST(r.number AS TEXT) = ?2)";
   if (!query.states.empty()) {
     std::string names;
     for (const StateKind kind : query.states) names += (names.empty() ? "'" : ", '") + std::string(name(kind)) + "'";
