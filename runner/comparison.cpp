@@ -105,15 +105,14 @@ std::optional<RunRow> latest(const Registry& registry, const std::string& series
 
 }  // namespace
 
-std::string exclusion(const registry::Record& tag) { return tag.text.empty() ? "tagged excluded" : tag.text; }
-
 void take_exclusions(const Registry& registry, const std::string& series, const std::vector<report::RunResult*>& runs) {
   const std::vector<registry::Record> records = registry.records_of_series(series);
   for (const bool own : {false, true})
     for (const registry::Record& record : records)
       if (record.kind == "tag" && record.subject == "excluded" && record.newest && !record.withdrawn && (record.run != 0) == own)
         for (report::RunResult* run : runs)
-          if (own ? record.run == run->number : record.run_id == run->id) run->excluded = exclusion(record);
+          if (own ? record.run == run->number : record.run_id == run->id)
+            run->excluded = record.text.empty() ? "tagged excluded" : record.text;
 }
 
 std::vector<report::RunResult> results(const Registry& registry, const std::vector<RunRow>& rows,

@@ -27,7 +27,6 @@ std::vector<report::RunResult> results(const registry::Registry& registry, const
 // Whom a tag `excluded` leaves out of comparisons, and why (`assay tag RUN excluded --why TEXT`); a run's label of that name is
 // in run_result() already. What is said of one run goes before what is said of its id.
 void take_exclusions(const registry::Registry& registry, const std::string& series, const std::vector<report::RunResult*>& runs);
-std::string exclusion(const registry::Record& tag);
 
 // As the series of the first row asks for.
 report::CompareOptions compare_options(const registry::Registry& registry, const std::vector<registry::RunRow>& rows,

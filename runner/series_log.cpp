@@ -245,7 +245,6 @@ void take_record(const registry::Record& record, report::LoggedRun& run) {
   else if (record.kind == "conclusion") run.conclusion = record.text;
   else if (record.kind == "note") run.notes.push_back(record.text);
   else if (record.kind == "verify") run.notes.push_back("verified: " + record.text);
-  else if (record.kind == "tag" && record.subject == "excluded") run.result.excluded = exclusion(record);
 }
 
 void take_cause(const registry::Record& record, report::SeriesLog& log) {
@@ -275,6 +274,10 @@ void take_records(const Registry& registry, report::SeriesLog& log) {
         for (report::LoggedRun& run : *runs)
           if (record.run != 0 ? record.run == run.result.number : record.run_id == run.result.id) take_record(record, run);
     }
+  std::vector<report::RunResult*> results;
+  for (auto* runs : {&log.runs, &log.earlier})
+    for (report::LoggedRun& run : *runs) results.push_back(&run.result);
+  take_exclusions(registry, log.id, results);
 }
 
 }  // namespace
