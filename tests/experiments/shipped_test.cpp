@@ -1,4 +1,6 @@
 // The series that ship, and the document that describes their format.
+#include <map>
+
 #include <nlohmann/json.hpp>
 
 #include "experiments/spec/canonical.h"
@@ -150,18 +152,35 @@ TEST_CASE("e13-gsm8k reads where its model is not, and says what is missing") {
   }
 }
 
-TEST_CASE("smollm2-words quantizes every projection once") {
+TEST_CASE("SmolLM2's series quantize every projection, once unless the arm is about that") {
   const fs::path folder = fresh_folder("smollm2");
   write(folder / "config.json", "{\"num_hidden_layers\": 30}");
-  for (const char* id : {"smollm2-words", "smollm2-gsm8k"}) {
-    const spec::Series s = good(source("experiments") / id / (std::string(id) + ".toml"), {{"model.path", folder.string()}});
-    const spec::Derived& derived = s.runs[0].derived;
-    CHECK(derived.quantized_modules == 210);
-    CHECK(derived.quantized_projections == 210);
-    CHECK(derived.adapter_tensors == 420);
-    CHECK(spec::quant_label(s.runs[0].config.quant) == "nvfp4/te W4A4 pre row ste row-scale except ^.*\\.base_layer$");
-    CHECK(s.runs[0].config.train.steps == 2);
+  const auto series = [&](const std::string& id) {
+    return good(source("experiments") / id / (id + ".toml"), {{"model.path", folder.string()}});
+  };
+  std::map<std::string, std::string> label = {
+      {"bf16", "none"},
+      {"w4a16-nvfp4", "nvfp4/te W4A16 row except ^.*\\.base_layer$"},
+      {"a-nvfp4", "nvfp4/te W4A4 post row no-ste row-scale"},
+      {"d-nvfp4", "nvfp4/te W4A4 pre row no-ste row-scale"},
+      {"f-nvfp4", "nvfp4/te W4A4 pre column no-ste row-scale except ^.*\\.base_layer$"},
+      {"g-nvfp4", "nvfp4/te W4A4 pre column ste row-scale except ^.*\\.base_layer$"},
+      {"h-mxfp4", "mxfp4/floor W4A4 pre column ste except ^.*\\.base_layer$"}};
+  const spec::Series words = series("smollm2-words");
+  REQUIRE(words.runs.size() == label.size());
+  for (const auto& run : words.runs) {
+    INFO(run.id);
+    const bool twice = run.id == "a-nvfp4" || run.id == "d-nvfp4";
+    CHECK(spec::quant_label(run.config.quant) == label.at(run.id));
+    CHECK(run.derived.quantized_projections == (run.id == "bf16" ? 0 : 210));
+    CHECK(run.derived.quantized_modules == (run.id == "bf16" ? 0 : twice ? 420 : 210));
+    CHECK(run.derived.adapter_tensors == 420);
+    CHECK(run.config.train.steps == 20);
   }
+  const spec::Series gsm8k = series("smollm2-gsm8k");
+  CHECK(gsm8k.runs[0].derived.quantized_modules == 210);
+  CHECK(spec::quant_label(gsm8k.runs[0].config.quant) == "nvfp4/te W4A4 pre row ste row-scale except ^.*\\.base_layer$");
+  CHECK(gsm8k.runs[0].config.train.steps == 2);
 }
 
 // One row of the key table, as docs/series.md has it.
