@@ -16,6 +16,7 @@ using nlohmann::json;
 using registry::StateKind;
 
 void write_launch(const fs::path& folder, const LaunchRecord& record) {
+  if (record == LaunchRecord{} && !fs::exists(folder / "launch.json")) return;
   const json document = {{"attempt", record.attempt}, {"gpus", record.gpus}, {"resume", record.resume}};
   support::write_file_atomically(folder / "launch.json", document.dump() + "\n");
 }

@@ -12,14 +12,15 @@
 
 namespace assay::runner {
 
-// launch.json: written by the daemon before an attempt is recorded as starting.
+// launch.json: written by the daemon before an attempt is recorded as starting. A folder without one says what a
+// LaunchRecord says by itself, so a first attempt without GPUs costs no file and no waits for the disk.
 struct LaunchRecord {
   std::int64_t attempt = 1;
   std::vector<int> gpus;           // indices for CUDA_VISIBLE_DEVICES; empty: the variable is left as it is
   bool resume = false;             // it goes on from the newest checkpoint
+  bool operator==(const LaunchRecord&) const = default;
 };
 void write_launch(const std::filesystem::path& folder, const LaunchRecord& record);
-// An attempt of an assay that wrote none: attempt 1, no GPUs, no resume.
 LaunchRecord read_launch(const std::filesystem::path& folder);
 
 // True when checkpoints/ in the run folder holds one.

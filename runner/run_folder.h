@@ -46,6 +46,10 @@ struct SupervisorRecord {
   Identity supervisor, trainer;  // trainer.pid is 0 until it has started
   std::string isolation;         // trainer_process.h; empty until it has started
 };
+// The first time (the trainer has not started) the file appears whole and synced: from then on, whatever happens, no other
+// supervisor begins this attempt. The second time, with the trainer, it is overwritten where it lies and not synced: after a
+// power failure either text says the same, that a supervisor of a former boot has been here. Who reads meanwhile sees the
+// supervisor, which both name alike, and the trainer in part at worst.
 void write_supervisor(const std::filesystem::path& folder, const SupervisorRecord& record);
 std::optional<SupervisorRecord> read_supervisor(const std::filesystem::path& folder);
 

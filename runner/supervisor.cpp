@@ -225,9 +225,8 @@ class Supervision {
 };
 
 // What the run executes may be another file now than when it was queued: its record says so.
-void tell_changed_programs(const fs::path& folder) {
-  const auto run = nlohmann::json::parse(support::read_file(folder / "run.json"));
-  for (const std::string& file : changed_programs(run.value("programs", nlohmann::json::array()))) {
+void tell_changed_programs(const fs::path& folder, const std::vector<std::string>& changed) {
+  for (const std::string& file : changed) {
     const nlohmann::json event = {{"time", unix_now()}, {"step", -1}, {"kind", "code_changed"},
                                   {"message", file + " was changed after the run was queued"}, {"data", {{"file", file}}}};
     support::LineWriter(folder / "events.jsonl").write(event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -286,12 +285,9 @@ int supervise(const fs::path& folder, int report) {
     bool launched = false;
     try {
       const Launch plan = plan_launch(folder);
-      const auto config = nlohmann::json::parse(support::read_file(folder / "config.json"));
-      const auto& schedule = config.at("schedule");
-      const std::string metrics = config.at("trainer").value("metrics", "jsonl");
       std::optional<ConsoleTail> console;
-      if (metrics != "jsonl") console.emplace(folder, metrics, config.at("trainer").value("metrics_regex", ""));
-      tell_changed_programs(folder);
+      if (plan.metrics != "jsonl") console.emplace(folder, plan.metrics, plan.metrics_regex);
+      tell_changed_programs(folder, plan.changed);
       TrainerProcess trainer = TrainerProcess::start(plan);
       launched = true;
       support::fault_point("supervisor: trainer started");
@@ -300,8 +296,7 @@ int supervise(const fs::path& folder, int report) {
       write_supervisor(folder, self);
       reporter.say("started");
       record = Supervision(folder, signals, trainer)
-                   .watch(schedule.value("time_limit", 0.0), schedule.value("stall_timeout", 0.0), started,
-                          console ? &*console : nullptr);
+                   .watch(plan.time_limit, plan.stall_timeout, started, console ? &*console : nullptr);
     } catch (const std::exception& error) {
       if (launched) end_orphans();
       record.kind = launched ? "signalled" : "not_started";

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -89,9 +90,11 @@ Launch plan_launch(const fs::path& folder) {
       std::map<std::string, std::string> places = {{"run_dir", folder.string()},
                                                    {"config", (folder / "config.json").string()},
                                                    {"seed", as_word(config.at("train").at("seed"))}};
-      for (const auto& [section, table] : config.items())
-        for (const auto& [name, value] : table.items()) places[section + "." + name] = as_word(value);
-      for (const json& word : trainer.at("argv")) plan.argv.push_back(filled_in(word.get<std::string>(), places));
+      const std::vector<std::string> words = trainer.at("argv").get<std::vector<std::string>>();
+      if (std::any_of(words.begin(), words.end(), [](const std::string& word) { return word.find('{') != std::string::npos; }))
+        for (const auto& [section, table] : config.items())
+          for (const auto& [name, value] : table.items()) places[section + "." + name] = as_word(value);
+      for (const std::string& word : words) plan.argv.push_back(filled_in(word, places));
       if (plan.argv.empty()) throw std::runtime_error((folder / "config.json").string() + ": trainer.argv is empty");
     } else {
       plan.argv = {run.at("trainer").get<std::string>(), "run", folder.string()};
@@ -118,6 +121,11 @@ Launch plan_launch(const fs::path& folder) {
       plan.environment.push_back("CUDA_VISIBLE_DEVICES=" + indices);
       plan.environment.push_back("CUDA_DEVICE_ORDER=PCI_BUS_ID");  // the order that our indices count in
     }
+    plan.time_limit = config.at("schedule").value("time_limit", 0.0);
+    plan.stall_timeout = config.at("schedule").value("stall_timeout", 0.0);
+    plan.metrics = trainer.value("metrics", "jsonl");
+    plan.metrics_regex = trainer.value("metrics_regex", "");
+    plan.changed = changed_programs(run.value("programs", json::array()));
   } catch (const json::exception& error) {
     throw std::runtime_error(folder.string() + ": run.json or config.json is not what assay writes: " + error.what());
   }

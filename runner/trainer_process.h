@@ -17,6 +17,9 @@ struct Launch {
   std::vector<std::string> environment;   // NAME=value, on top of this process's own
   std::filesystem::path work_folder;
   std::filesystem::path stdout_file, stderr_file;
+  double time_limit = 0, stall_timeout = 0;     // seconds; 0: none
+  std::string metrics, metrics_regex;     // trainer.metrics, trainer.metrics_regex
+  std::vector<std::string> changed;       // files it executes that are others than when it was queued
 };
 
 // What to start for the run in `folder`, from config.json and run.json. Throws std::runtime_error with one sentence when
