@@ -37,9 +37,11 @@ const Kernels& kernels(Path path) {
   return simd::generic;
 }
 
-// From this size of the output on strips go past the caches, where they would push out the strip's input, whose rows
-// often share their sets. In place they do not: the line has just been read. Along rows there is nothing to win.
+// From this size of the output on results go past the caches: their lines then need not be read first, and do not push
+// out the input. In place they do not: the line has just been read.
 constexpr std::int64_t streamed_bytes = 16 << 20;
+// A strip's input is read twice: it stays in half of a first-level cache.
+constexpr std::int64_t strip_bytes = 16 << 10;
 std::int64_t size(Type type) { return type == Type::fp32 ? 4 : 2; }
 
 // Unit strides of fp32, and mostly of bf16, are worked on where they lie; all else goes through a buffer in the
@@ -111,22 +113,20 @@ void along_rows(const Kernels& k, Job& job) {
 // A strip through a buffer, some columns at a time.
 void buffered_strip(const Kernels& k, Job& job, std::int64_t r, std::int64_t first, int height, std::int64_t end) {
   constexpr std::int64_t most = simd::buffered_strip_lanes;
-  Job part = job;
-  part.stream = false;  // from the buffer into the buffer
   float buffer[32 * most];
   for (std::int64_t c = first; c < end; c += most) {
     const int width = static_cast<int>(std::min(most, end - c));
     for (int i = 0; i < height; ++i) k.load(job.in, r + i, c, width, buffer + i * most);
-    k.strip(part, buffer, most, buffer, most, height, width, (job.first_row + r) * job.in.cols + c);
+    k.strip(job, buffer, most, buffer, most, height, width, (job.first_row + r) * job.in.cols + c);
     for (int i = 0; i < height; ++i) k.store(job.out, r + i, c, width, buffer + i * most);
   }
-  job.saturated = part.saturated;
 }
 
 void down_columns(const Kernels& k, Job& job) {
   using Bf16 = std::uint16_t;
   const ConstView& x = job.in;
-  const std::int64_t block = job.spec.block(), columns = simd::strip_lanes;
+  const std::int64_t block = job.spec.block();
+  const std::int64_t columns = std::min<std::int64_t>(simd::strip_lanes, strip_bytes / (block * size(x.type)));
   for (std::int64_t r = 0; r < x.rows; r += block) {
     const int height = static_cast<int>(std::min(block, x.rows - r));
     for (std::int64_t c = 0; c < x.cols; c += columns) {
@@ -184,10 +184,10 @@ void fake_quantize_piece(const Spec& spec, float tensor_max, const ConstView& in
     job.saturated = reference_piece(spec, tensor_max, in, out, axis, first_row);
   } else if (axis == 0 || spec.tiles) {
     down_columns(kernels(path), job);
-    if (stream) simd::end_streams();
   } else {
     along_rows(kernels(path), job);
   }
+  if (stream) simd::end_streams();
   if (stats) {
     const std::vector<float> after = values(as_const(out));
     if (before.empty()) before = values(in);

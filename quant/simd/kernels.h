@@ -10,7 +10,7 @@ namespace assay::quant::simd {
 
 // Blocks along rows that a chunk has at most: its input is still in the first-level cache when it is rounded.
 constexpr int lanes = 64;
-// Columns of a strip: long runs of memory, for the prefetcher, that fit the second-level cache. Through a buffer fewer.
+// Columns that a strip has at most, and through a buffer.
 constexpr int strip_lanes = 512, buffered_strip_lanes = 128;
 
 struct Job {
@@ -21,7 +21,7 @@ struct Job {
   int axis;
   std::int64_t first_row;
   bool count;                  // whether to count saturated elements
-  bool stream;                 // whether strips go past the caches
+  bool stream;                 // whether results go past the caches, but for those in a buffer (where in == out)
   std::int64_t saturated = 0;  // result
 };
 

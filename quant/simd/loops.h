@@ -281,11 +281,17 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
     if (job.count) {
       for (int b = 0; b < n; ++b) job.saturated += count_sixes(round, in + b * B, encode + b, 0, B, index + b * B);
     }
+    // Through a buffer of a block: what is kept in it for a moment is not seen in the time.
+    const bool past_caches = job.stream && in != out && streamable(out);
+    float block[B];
     for (int b = 0; b < n; ++b) {
       const float to_code = encode[b], from_code = decode[b];
+      float* to = past_caches ? block : out + b * B;
       prefetch(in + (n + b) * B, B);
+#pragma GCC ivdep
 #pragma GCC unroll 1
-      for (int i = 0; i < B; ++i) out[b * B + i] = round(in[b * B + i], to_code, index + b * B + i) * from_code;
+      for (int i = 0; i < B; ++i) to[i] = round(in[b * B + i], to_code, index + b * B + i) * from_code;
+      if (past_caches) stream(block, out + b * B, sizeof block);
     }
   });
 }
@@ -330,15 +336,16 @@ ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, flo
   const auto kind = job.spec.tiles ? Layout::Kind::tiles : Layout::Kind::columns;
   scales<false>(job.spec.mode, a, {kind, in, in_stride, height}, maxima, width, encode, decode);
   with_rounding<true>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
-    float past_caches[strip_lanes];
+    const bool past_caches = job.stream && in != out;
+    float line[strip_lanes];
     for (int r = 0; r < height; ++r) {
       const float* from = in + r * in_stride;
-      float* to = job.stream ? past_caches : out + r * out_stride;
+      float* to = past_caches ? line : out + r * out_stride;
       const std::int64_t at = index + r * job.in.cols;
       prefetch(from + width, width);
       if (job.count) job.saturated += count_sixes(round, from, encode, 1, width, at);
       for (int c = 0; c < width; ++c) to[c] = round(from[c], encode[c], at + c) * decode[c];
-      if (job.stream) stream(past_caches, out + r * out_stride, static_cast<std::size_t>(width) * 4);
+      if (past_caches) stream(line, out + r * out_stride, static_cast<std::size_t>(width) * 4);
     }
   });
 }
