@@ -1,9 +1,10 @@
 // The loops of loops.h for bf16 where it lies, without widening an element: included after it, for the same processors.
 //
 // A bf16 number's absolute value compares like its bits, and rounding to E2M1 does not decrease: under one scale each of
-// the seven levels above 0 begins at one bf16 number. So a block's scale is turned once into bounds and results, four and
-// two from which all seven follow, and an element takes seven comparisons and seven selections of 16 bits, twice as many at once as in fp32. The
-// bits are those of block.h's arithmetic: the bounds are found by it.
+// the seven levels above 0 begins at one bf16 number. A level is a power of two times level 1 or level 1.5, and so are the
+// numbers where levels begin and what they become: as bits they repeat every octave, 128 apart. So a block's scale is
+// turned once into Levels, and an element takes sixteen instructions on 16 bits, twice as many elements at once as in
+// fp32. The bits are those of block.h's arithmetic: the bounds are found by it.
 
 #include <cstdint>
 #include <cstring>
@@ -25,21 +26,22 @@ ASSAY_QUANT_INLINE std::uint16_t narrowed(float x) {
   return result_to_bf16(x);
 }
 
-// A level is a power of two times level 1 or level 1.5, and so are the bf16 numbers where levels begin and what they
-// become: two results and four bounds are enough, the others differ in their exponents.
-constexpr float level_starts[4] = {
-    // The first floats that round_e2m1 takes to .5, 1, 1.5 and 2: the midpoint where a tie goes to the upper, even code,
-    // otherwise the float behind it.
-    0x1.000002p-2f, 0.75f, 0x1.400002p+0f, 1.75f};
+// The first floats that round_e2m1 takes to .5, 1, 1.5 and 2: the midpoint where a tie goes to the upper, even code,
+// otherwise the float behind it.
+constexpr float level_starts[4] = {0x1.000002p-2f, 0.75f, 0x1.400002p+0f, 1.75f};
+constexpr std::int16_t octave = 1 << 7;
 
-// Of N scales at most, as bf16 bits. below: the largest magnitude that does not reach the level.
+// Of N scales at most, as bf16 bits.
 template <int N>
 struct Levels {
-  std::int16_t below_half[N], below_1[N], below_3_halves[N], below_2[N];
-  std::int16_t of_1[N], of_3_halves[N];
-  std::int16_t unused[15];  // broadcast() reads on behind the one it wants
+  std::int16_t below_half[N], below_1[N];  // the largest magnitude that does not reach the level
+  std::int16_t reaches_3_halves[N];        // the smallest that does
+  std::int16_t below_2[N];                 // the largest that does not reach it, less reaches_3_halves
+  std::int16_t half[N];                    // what level .5 becomes,
+  std::int16_t of_3_halves[N];             // level 1.5, an octave lower,
+  std::int16_t from_3_halves_to_2[N];      // and level 2, less level 1.5
+  std::int16_t unused[15];                 // broadcast() reads on behind the one it wants
 };
-constexpr std::int16_t twice = 1 << 7, four_times = 2 << 7;  // in a bf16 number's bits, added
 
 // Scales outside are left to the fp32 loops: none of the products above and below then leaves the normal numbers.
 constexpr float least_scale = 0x1p-100f, most_scale = 0x1p100f;
@@ -56,7 +58,7 @@ ASSAY_TARGET void find_levels(const float* encode, const float* decode, int n, L
   float inverse[N];
   // A little less than 1 / encode: the quotient below then stays under the bound although it is rounded three times.
   for (int b = 0; b < n; ++b) inverse[b] = (1.0f - 0x1p-20f) / encode[b];
-  std::int16_t* below[4] = {to.below_half, to.below_1, to.below_3_halves, to.below_2};
+  std::int16_t* below[4] = {to.below_half, to.below_1, to.reaches_3_halves, to.below_2};
   for (int i = 0; i < 4; ++i) {
     const float start = level_starts[i];
     std::int16_t* bound = below[i];
@@ -67,8 +69,15 @@ ASSAY_TARGET void find_levels(const float* encode, const float* decode, int n, L
       bound[b] = static_cast<std::int16_t>(next - (reaches ? 1 : 0));
     }
   }
-  for (int b = 0; b < n; ++b) to.of_1[b] = static_cast<std::int16_t>(result_to_bf16(decode[b]));
-  for (int b = 0; b < n; ++b) to.of_3_halves[b] = static_cast<std::int16_t>(result_to_bf16(1.5f * decode[b]));
+  for (int b = 0; b < n; ++b) to.half[b] = static_cast<std::int16_t>(result_to_bf16(decode[b]) - octave);
+  for (int b = 0; b < n; ++b) {
+    to.of_3_halves[b] = static_cast<std::int16_t>(result_to_bf16(1.5f * decode[b]) - octave);
+  }
+  for (int b = 0; b < n; ++b) {
+    to.reaches_3_halves[b] = static_cast<std::int16_t>(to.reaches_3_halves[b] + 1);
+    to.below_2[b] = static_cast<std::int16_t>(to.below_2[b] - to.reaches_3_halves[b]);
+    to.from_3_halves_to_2[b] = static_cast<std::int16_t>(to.half[b] + octave - to.of_3_halves[b]);
+  }
 }
 
 // Sixteen at once: the vectoriser does not see through seven selections, so they are written as a vector.
@@ -86,36 +95,37 @@ ASSAY_QUANT_INLINE Sixteen broadcast(const std::int16_t* x) {
   return __builtin_shufflevector(from_x, from_x, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 }
 
-template <class At>
-ASSAY_QUANT_INLINE void by_levels(const std::uint16_t* from, std::uint16_t* to, const At& at) {
-  const Sixteen x = sixteen(from), magnitude = x & 0x7fff;
-  const Sixteen below_3_halves = at(at.of.below_3_halves), below_2 = at(at.of.below_2);
-  const Sixteen of_1 = at(at.of.of_1), of_3_halves = at(at.of.of_3_halves);
-  Sixteen y = magnitude > at(at.of.below_half) ? of_1 - twice : Sixteen{};
-  y = magnitude > at(at.of.below_1) ? of_1 : y;
-  y = magnitude > below_3_halves ? of_3_halves : y;
-  y = magnitude > below_2 ? of_1 + twice : y;
-  y = magnitude > below_3_halves + twice ? of_3_halves + twice : y;
-  y = magnitude > below_2 + twice ? of_1 + four_times : y;
-  y = magnitude > below_3_halves + four_times ? of_3_halves + four_times : y;
-  y |= x & static_cast<std::int16_t>(0x8000);
-  std::memcpy(to, &y, sizeof y);
+// The levels that sixteen elements need: all those of one scale, or each those of its own.
+struct SixteenLevels {
+  Sixteen below_half, below_1, reaches_3_halves, below_2, half, of_3_halves, from_3_halves_to_2;
+};
+template <int N>
+ASSAY_QUANT_INLINE SixteenLevels of_one(const Levels<N>& l, int b) {
+  return {broadcast(l.below_half + b), broadcast(l.below_1 + b),     broadcast(l.reaches_3_halves + b),
+          broadcast(l.below_2 + b),    broadcast(l.half + b),        broadcast(l.of_3_halves + b),
+          broadcast(l.from_3_halves_to_2 + b)};
+}
+template <int N>
+ASSAY_QUANT_INLINE SixteenLevels of_each(const Levels<N>& l, int c) {
+  return {sixteen(l.below_half + c), sixteen(l.below_1 + c),     sixteen(l.reaches_3_halves + c),
+          sixteen(l.below_2 + c),    sixteen(l.half + c),        sixteen(l.of_3_halves + c),
+          sixteen(l.from_3_halves_to_2 + c)};
 }
 
-// All sixteen under scale b.
-template <int N>
-struct OneScale {
-  const Levels<N>& of;
-  int b;
-  ASSAY_QUANT_INLINE Sixteen operator()(const std::int16_t* row) const { return broadcast(row + b); }
-};
-// Each under its own, from c on.
-template <int N>
-struct Scales {
-  const Levels<N>& of;
-  int c;
-  ASSAY_QUANT_INLINE Sixteen operator()(const std::int16_t* row) const { return sixteen(row + c); }
-};
+ASSAY_QUANT_INLINE void by_levels(const std::uint16_t* from, std::uint16_t* to, const SixteenLevels& l) {
+  const Sixteen x = sixteen(from), magnitude = x & 0x7fff;
+  const Sixteen above = magnitude - l.reaches_3_halves, within = above & (octave - 1);
+  const Sixteen reaches_2 = within > l.below_2;  // or, octaves further, 4, 1, .5 ...
+  // Everything an octave lower than it is, until it is known whether it reaches level 1; levels .75 and less become .5.
+  Sixteen y = (above - within) + l.of_3_halves + (reaches_2 & l.from_3_halves_to_2);
+  y = y > l.half ? y : l.half;
+  const Sixteen six = l.of_3_halves + static_cast<std::int16_t>(2 * octave);
+  y = y < six ? y : six;
+  y -= (magnitude > l.below_1) << 7;
+  y &= magnitude > l.below_half;
+  y |= x ^ magnitude;
+  std::memcpy(to, &y, sizeof y);
+}
 
 // To nearest, and not by division, whose zeros lose their sign.
 ASSAY_QUANT_INLINE bool has_levels(const Spec& spec) {
@@ -172,11 +182,15 @@ ASSAY_TARGET bool consecutive_bf16(Job& job, float a, const std::uint16_t* in, s
   if (has_levels(job.spec) && have_levels(encode, decode, n)) {
     Levels<lanes> found;
     find_levels(encode, decode, n, found);
+    const bool past_caches = job.stream && streamable(out);
+    std::uint16_t block[B];
     for (b = 0; b < n; ++b) {
       const std::uint16_t* from = in + b * B;
-      std::uint16_t* to = out + b * B;
+      std::uint16_t* to = past_caches ? block : out + b * B;
       prefetch(from + n * B, B);
-      for (int i = 0; i < B; i += 16) by_levels(from + i, to + i, OneScale<lanes>{found, b});
+      const SixteenLevels levels = of_one(found, b);
+      for (int i = 0; i < B; i += 16) by_levels(from + i, to + i, levels);
+      if (past_caches) stream(block, out + b * B, sizeof block);
     }
     return true;
   }
@@ -217,16 +231,17 @@ ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const floa
     Levels<strip_lanes> found;
     find_levels(encode, decode, width, found);
     // The results of a last, partial vector are not kept behind `width`; its bounds are set all the same.
-    for (std::int16_t* row : {found.below_half, found.below_1, found.below_3_halves, found.below_2, found.of_1, found.of_3_halves})
+    for (std::int16_t* row : {found.below_half, found.below_1, found.reaches_3_halves, found.below_2, found.half,
+                              found.of_3_halves, found.from_3_halves_to_2})
       for (int c = width; c % 16 != 0; ++c) row[c] = 0;
     each_row(job, in, in_stride, out, out_stride, height, width,
              [&](const std::uint16_t* from, std::uint16_t* to, int) ASSAY_QUANT_LAMBDA {
       int c = 0;
-      for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, Scales<strip_lanes>{found, c});
+      for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, of_each(found, c));
       if (c == width) return;
       std::uint16_t rest[16] = {};
       std::memcpy(rest, from + c, sizeof *from * static_cast<std::size_t>(width - c));
-      by_levels(rest, rest, Scales<strip_lanes>{found, c});
+      by_levels(rest, rest, of_each(found, c));
       std::memcpy(to + c, rest, sizeof *from * static_cast<std::size_t>(width - c));
     });
     return;
