@@ -177,6 +177,7 @@ ASSAY_QUANT_INLINE float scaled(float x, float encode) {
 //   exact_factor        whether decode == stored * tensor_factor() bit for bit; otherwise the reference brackets the
 //                       product differently and the two may be one unit in the last place apart (and more where they are
 //                       subnormal)
+//   of(stored)          the Scale of a block scale: operator() is this, of the block scale it finds
 //   decode_of(stored)   Scale::decode of a block scale that was stored
 //   tensor_factor()     the number above the block scales: what a product of codes x stored scales is multiplied by
 //   divisor()           the same the other way round, where the reference has it: compressed-tensors' global scale
@@ -244,9 +245,9 @@ struct TorchAo : Traits<false, 1, true> {
   ASSAY_QUANT_INLINE Scale operator()(float am) const {
     float v = (am / 6.0f) / p;
     v = v > 0x1p-6f ? v : 0x1p-6f;
-    const float s = round_e4m3(v);
-    return {lesser(inverse_p / s, FLT_MAX), decode_of(s), s};
+    return of(round_e4m3(v));
   }
+  ASSAY_QUANT_INLINE Scale of(float s) const { return {lesser(inverse_p / s, FLT_MAX), decode_of(s), s}; }
   ASSAY_QUANT_INLINE float decode_of(float stored) const { return lesser(p * stored, max_decode); }
   ASSAY_QUANT_INLINE float divisor() const { return inverse_p; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return p; }
@@ -258,9 +259,9 @@ struct OneLevel : Traits<false, 1, true> {
   ASSAY_QUANT_INLINE Scale operator()(float am) const {
     float v = am / 6.0f;
     v = v > 0x1p-6f ? v : 0x1p-6f;
-    const float s = round_e4m3(v);
-    return {1.0f / s, s, s};
+    return of(round_e4m3(v));
   }
+  ASSAY_QUANT_INLINE Scale of(float s) const { return {1.0f / s, s, s}; }
   ASSAY_QUANT_INLINE float decode_of(float stored) const { return stored; }
   ASSAY_QUANT_INLINE float divisor() const { return 1; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return 1; }
@@ -283,9 +284,9 @@ struct Ct : Traits<true, 1, false> {
     float sixth = am / 6.0f;
     if constexpr (Bf16) sixth = round_bf16(sixth);
     float s = round_e4m3(g * sixth);
-    s = s == 0 ? 0.125f : s;
-    return {s / g, decode_of(s), s};
+    return of(s == 0 ? 0.125f : s);
   }
+  ASSAY_QUANT_INLINE Scale of(float s) const { return {s / g, decode_of(s), s}; }
   ASSAY_QUANT_INLINE float decode_of(float stored) const { return lesser(stored / g, max_decode); }
   ASSAY_QUANT_INLINE float divisor() const { return g; }
   ASSAY_QUANT_INLINE float tensor_factor() const { return 1.0f / g; }

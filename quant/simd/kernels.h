@@ -13,6 +13,12 @@ constexpr int lanes = 64;
 // Columns that a strip has at most, and through a buffer.
 constexpr int strip_lanes = 512, buffered_strip_lanes = 128;
 
+// Of bf16 along rows: what bf16_loops.h finds once for a matrix and keeps.
+struct Bf16Patterns {
+  enum class State { unknown, usable, unusable } state = State::unknown;
+  alignas(64) std::int16_t levels[8][7][16];
+};
+
 struct Job {
   Spec spec;
   float tensor_max;  // A, whatever its scope, but for Scope::row
@@ -23,6 +29,7 @@ struct Job {
   bool count;                  // whether to count saturated elements
   bool stream;                 // whether results go past the caches, but for those in a buffer (where in == out)
   std::int64_t saturated = 0;  // result
+  Bf16Patterns patterns{};
 };
 
 // Whether an element is looked at for its block's maximum and its rounding, and for nothing else.
