@@ -28,6 +28,9 @@ class Client {
   // daemon has gone.
   std::optional<std::vector<std::int64_t>> next_changes(std::chrono::milliseconds patience);
 
+  // To wait on. Readable between requests (and without a watch) means that the daemon has gone.
+  int fd() const { return socket_.get(); }
+
  private:
   explicit Client(Fd socket) : socket_(std::move(socket)) {}
   // One line; empty optional: nothing within the time. Sets closed_ at the end of the stream.

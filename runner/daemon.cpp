@@ -12,6 +12,7 @@
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 #include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -25,6 +26,7 @@
 #include "runner/care.h"
 #include "runner/errors.h"
 #include "runner/fleet.h"
+#include "runner/front/keeper.h"
 #include "runner/process.h"
 #include "runner/protocol.h"
 #include "runner/records.h"
@@ -82,6 +84,17 @@ std::shared_ptr<spdlog::logger> open_log(const Paths& paths, bool foreground) {
   return log;
 }
 
+constexpr auto kLookAtLock = std::chrono::seconds(2);
+
+// Is the file that is locked still the one that the next daemon would lock? Not once somebody has deleted the data folder,
+// or moved it, or put another one there.
+bool guards(const FileLock& lock, const fs::path& file) {
+  struct stat ours {}, there {};
+  if (::fstat(lock.fd(), &ours) != 0) return true;
+  if (::stat(file.c_str(), &there) != 0) return errno != ENOENT && errno != ENOTDIR;
+  return ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
+}
+
 // What somebody calls himself goes into the log, the record and onto screens.
 std::string one_line(std::string text) {
   if (text.size() > 200) text.resize(200);
@@ -92,10 +105,11 @@ std::string one_line(std::string text) {
 
 class Daemon {
  public:
-  Daemon(const Paths& paths, Resources resources, registry::Registry& registry, std::shared_ptr<spdlog::logger> log, int log_fd)
-      : paths_(paths), registry_(registry), log_(std::move(log)),
+  Daemon(const Paths& paths, const FileLock& lock, Resources resources, registry::Registry& registry,
+         std::shared_ptr<spdlog::logger> log, int log_fd)
+      : paths_(paths), lock_(lock), registry_(registry), log_(std::move(log)),
         fleet_(io_, registry, paths, std::move(resources), log_fd, log_, [this](std::int64_t run) { changed(run); }),
-        signals_(io_, SIGTERM, SIGINT) {}
+        signals_(io_, SIGTERM, SIGINT), lock_timer_(io_), warm_(io_, log_fd, log_) {}
 
   // `ready`: it listens, and answers; `restored`: what ran while there was no daemon is in the registry.
   void run(const std::function<void()>& ready, const std::function<void()>& restored) {
@@ -106,6 +120,7 @@ class Daemon {
       io_.stop();
     });
     server_ = std::make_unique<Server>(io_, paths_.socket, [this](const json& request) { return answer(request); });
+    look_at_lock();
     fleet_.restore(restored);
     log_->info("daemon {} listens at {} with {} slots", ::getpid(), paths_.socket.string(),
                fleet_.queue().machine.cores);
@@ -119,10 +134,23 @@ class Daemon {
       }
     }
     server_.reset();
-    ::unlink(paths_.socket.c_str());
+    if (guards(lock_, paths_.lock())) ::unlink(paths_.socket.c_str());   // else another daemon may listen there by now
   }
 
  private:
+  // A daemon of a folder that is gone would live for ever: nobody finds it to stop it.
+  void look_at_lock() {
+    if (!guards(lock_, paths_.lock())) {
+      log_->warn("{} has been deleted or replaced: this daemon ends; runs go on", paths_.lock().string());
+      io_.stop();
+      return;
+    }
+    lock_timer_.expires_after(kLookAtLock);
+    lock_timer_.async_wait([this](const asio::error_code& error) {
+      if (!error) look_at_lock();
+    });
+  }
+
   void changed(std::int64_t run) {
     if (server_) server_->changed(run);
   }
@@ -162,7 +190,11 @@ class Daemon {
         if (request.value("details", false)) add_details(reply);
         return reply;
       }
-      if (op == "submit") return {{"ok", true}, {"numbers", fleet_.submit(submission_from_json(request))}};
+      if (op == "submit") {
+        const std::vector<std::int64_t> numbers = fleet_.submit(submission_from_json(request));
+        asio::post(io_, [this] { warm_.wanted(); });   // whoever asked has his answer before
+        return {{"ok", true}, {"numbers", numbers}};
+      }
       if (op == "kill") {
         fleet_.kill(request.at("numbers").get<std::vector<std::int64_t>>(),
                     {one_line(request.at("by").get<std::string>()), request.at("grace").get<double>()});
@@ -255,11 +287,14 @@ class Daemon {
   }
 
   Paths paths_;
+  const FileLock& lock_;
   registry::Registry& registry_;
   asio::io_context io_;
   std::shared_ptr<spdlog::logger> log_;
   Fleet fleet_;
   asio::signal_set signals_;
+  asio::steady_timer lock_timer_;
+  WarmKeeper warm_;
   std::unique_ptr<Server> server_;
   double started_ = 0;
 };
@@ -286,7 +321,8 @@ std::string systemd_unit(const Paths& paths) {
     return out + '"';
   };
   std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (program.filename() == "assay-cli") program.replace_filename("assay");   // the name that people know
   std::string unit =
       "[Unit]\n"
       "Description=assay: queue and records of training runs\n"
@@ -343,7 +379,7 @@ void run_daemon(const Paths& paths, const DaemonOptions& options) {
     if (options.report >= 0) [[maybe_unused]] const auto n = ::write(options.report, (line + "\n").data(), line.size() + 1);
   };
   catch_up(paths, *registry, [&](const std::string& how_far) { tell("wait " + how_far); });
-  Daemon daemon(paths, std::move(resources), *registry, log, log_fd.get());
+  Daemon daemon(paths, lock, std::move(resources), *registry, log, log_fd.get());
   Fd report(options.report);   // open until here: whoever started this is still told of a failure
   daemon.run([&] { tell("ready"); },
              [&] {

@@ -133,10 +133,10 @@ void start_program_detached(int program_fd, const std::vector<std::string>& argu
     if (std::string_view(*entry).substr(0, 14) != "ASSAY_RUN_DIR=") envp.push_back(*entry);
   envp.push_back(nullptr);
 
-  // A daemon is assay, also when assay-web starts it; else this very program, even when its file has been replaced.
+  // A daemon is assay-cli, also when assay-web starts it; else this very program, even when its file has been replaced.
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const std::string program = self.filename() == "assay-web" ? (self.parent_path() / "assay").string() : "/proc/self/exe";
+  const std::string program = self.filename() == "assay-web" ? (self.parent_path() / "assay-cli").string() : "/proc/self/exe";
 
   // Until they execute or end, both have our memory instead of a copy each, and we wait.
   const pid_t middle = ::vfork();

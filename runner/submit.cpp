@@ -139,8 +139,7 @@ class Preflight {
 
 }  // namespace
 
-std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,
-                                 std::vector<std::string>* shown) {
+Prepared prepare(const Paths& paths, const SubmitOptions& options) {
   // Opened where former runs are spoken of: it takes as long as all that a series needs.
   std::optional<Registry> registry;
   const auto& words = options.what.words;
@@ -165,7 +164,7 @@ std::vector<std::int64_t> submit(const Paths& paths, Client& client, const Submi
   const std::string batch = new_batch_id(), created = iso_time(unix_now());
   const std::string environment = registry::environment_facts();
   std::map<std::tuple<std::string, std::string, std::string>, std::string> inputs;
-  std::vector<std::int64_t> numbers;
+  Prepared prepared;
   for (ResolvedSeries& series : all) {
     const registry::CodeFacts code = code_facts_for(series.folder);
     std::map<std::vector<std::string>, json> executed;   // what each command line starts, looked at once
@@ -199,13 +198,28 @@ std::vector<std::int64_t> submit(const Paths& paths, Client& client, const Submi
       run.group = options.group.empty() ? resolved.config.schedule.group : options.group;
       run.after = after;
       run.after_any = after_any;
+      prepared.labels.push_back(label(run.run, run.seed));
       submission.runs.push_back({run, preflight.document_of(resolved)});
     }
+    prepared.submissions.push_back(std::move(submission));
+  }
+  return prepared;
+}
+
+std::vector<std::int64_t> submit_prepared(Client& client, const Prepared& prepared) {
+  std::vector<std::int64_t> numbers;
+  for (const Submission& submission : prepared.submissions) {
     const json reply = client.request("submit", to_json(submission));
     for (const json& number : reply.at("numbers")) numbers.push_back(number.get<std::int64_t>());
-    if (shown != nullptr)
-      for (const SubmittedRun& submitted : submission.runs) shown->push_back(label(submitted.run.run, submitted.run.seed));
   }
+  return numbers;
+}
+
+std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,
+                                 std::vector<std::string>* labels) {
+  Prepared prepared = prepare(paths, options);
+  std::vector<std::int64_t> numbers = submit_prepared(client, prepared);
+  if (labels != nullptr) *labels = std::move(prepared.labels);
   return numbers;
 }
 

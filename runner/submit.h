@@ -7,6 +7,7 @@
 
 #include "runner/client.h"
 #include "runner/paths.h"
+#include "runner/protocol.h"
 #include "runner/resolve.h"
 
 namespace assay::runner {
@@ -22,8 +23,19 @@ struct SubmitOptions {
   bool strict = false;                  // and refuse when it finds an error
 };
 
-// Everything that can be refused is refused before a single run is queued. Prints the preflight's warnings on stderr.
-// Returns the numbers, in order, and in `labels` how each is shown ("e13g s1"). Throws UserError.
+// What goes to the daemon: one submission for each series meant, and how each run is shown ("e13g s1"), in order.
+struct Prepared {
+  std::vector<Submission> submissions;
+  std::vector<std::string> labels;
+};
+
+// Everything that can be refused without the daemon is refused here. Prints the preflight's warnings on stderr. Throws
+// UserError.
+Prepared prepare(const Paths& paths, const SubmitOptions& options);
+// Returns the numbers, in order. Throws UserError.
+std::vector<std::int64_t> submit_prepared(Client& client, const Prepared& prepared);
+
+// Both, so that everything is refused before a single run is queued; the labels in `labels`.
 std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,
                                  std::vector<std::string>* labels = nullptr);
 

@@ -42,6 +42,7 @@ const std::vector<Verb>& verbs() {
       {"completions", "a completion script for bash, zsh or fish", setup_completions, false, true},
       {"man", "the manual page: assay man | man -l -", setup_man, false, true},
       {"supervise", "what the daemon starts for each run", setup_supervise, true},
+      {"serve-adds", "the process that the daemon keeps warm for `assay add`", setup_serve_adds, true},
       {"slurm-task", "what a Slurm job of ours executes on its node", setup_slurm_task, true},
   };
   return table;

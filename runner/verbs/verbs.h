@@ -58,6 +58,7 @@ std::function<int()> setup_daemon(CLI::App& app);
 std::function<int()> setup_completions(CLI::App& app);
 std::function<int()> setup_man(CLI::App& app);
 std::function<int()> setup_supervise(CLI::App& app);
+std::function<int()> setup_serve_adds(CLI::App& app);
 std::function<int()> setup_slurm_task(CLI::App& app);
 
 // Who runs this command, for records of who did what.

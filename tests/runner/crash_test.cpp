@@ -177,12 +177,12 @@ TEST_CASE("a folder that a cut-off submission left is replaced, one that was use
   CHECK_FALSE(home.registry().run(2));
 }
 
-TEST_CASE("a run's supervisor is assay-supervise as the daemon found it, and assay itself where there was none") {
+TEST_CASE("a run's supervisor is assay-supervise as the daemon found it, and assay-cli where there was none") {
   const Home home("supervisor-program");
   home.series("s", {{"a", "metric 1; gate go"}, {"b", "metric 1; gate go"}, {"c", "metric 1; gate go"}});
   const fs::path programs = home.folder / "bin";
   fs::create_directories(programs);
-  for (const char* name : {"assay", "assay-supervise"})
+  for (const char* name : {"assay", "assay-cli", "assay-supervise"})
     fs::create_hard_link(Home::program().parent_path() / name, programs / name);
   const auto start_daemon = [&] {
     const std::string command = "ASSAY_HOME='" + home.data().string() + "' ASSAY_SLOTS=3 '" + (programs / "assay").string() +
@@ -202,7 +202,7 @@ TEST_CASE("a run's supervisor is assay-supervise as the daemon found it, and ass
   CHECK(supervisor_of("b", 2) == "assay-supervise (deleted)");
   REQUIRE(home.assay({"daemon", "stop"}).code == 0);
   start_daemon();
-  CHECK(supervisor_of("c", 3) == "assay");
+  CHECK(supervisor_of("c", 3) == "assay-cli");
   home.open_gate("go");
   CHECK(home.assay({"wait", "1", "2", "3"}).code == 0);
 }

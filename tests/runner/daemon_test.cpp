@@ -110,7 +110,7 @@ TEST_CASE("an upgrade: a new program takes over from the old one's daemon, its r
   const fs::path old_program = home.folder / "bin-1" / "assay", new_program = home.folder / "bin-2" / "assay";
   for (const fs::path& program : {old_program, new_program}) {
     fs::create_directories(program.parent_path());
-    fs::copy_file(Home::program(), program);
+    for (const char* name : {"assay", "assay-cli"}) fs::copy_file(Home::program().parent_path() / name, program.parent_path() / name);
   }
   const std::string run = "cd " + (home.folder / "work").string() + " && ASSAY_HOME=" + home.data().string() +
                           " ASSAY_EXPERIMENTS=" + (home.folder / "series").string() + " ";
@@ -118,17 +118,46 @@ TEST_CASE("an upgrade: a new program takes over from the old one's daemon, its r
   REQUIRE(eventually([&] { return fs::exists(home.folder / "gates/up"); }));
   const auto before = home.daemon_pid();
   REQUIRE(before);
-  CHECK(fs::read_symlink("/proc/" + std::to_string(*before) + "/exe") == old_program);
+  CHECK(fs::read_symlink("/proc/" + std::to_string(*before) + "/exe") == old_program.parent_path() / "assay-cli");
   fs::remove_all(old_program.parent_path());   // as a package manager does
   REQUIRE(std::system((run + new_program.string() + " daemon restart > /dev/null").c_str()) == 0);
   const auto after = home.daemon_pid();
   REQUIRE(after);
   CHECK(*after != *before);
-  CHECK(fs::read_symlink("/proc/" + std::to_string(*after) + "/exe") == new_program);
+  CHECK(fs::read_symlink("/proc/" + std::to_string(*after) + "/exe") == new_program.parent_path() / "assay-cli");
   home.open_gate("go");
   CHECK(home.assay({"wait", "1"}).code == 0);
   CHECK(count_lines(home.folder / "gates/ran") == 1);
   CHECK(home.registry().metrics(1).size() == 2);
+}
+
+TEST_CASE("a daemon whose data folder is deleted, moved or replaced ends by itself, and runs go on") {
+  Home home("deleted");
+  home.series("s", {{"a", "metric 1; touch $GATES/up; gate go; touch $GATES/through"}});
+  REQUIRE(home.assay({"add", "s"}).code == 0);
+  REQUIRE(eventually([&] { return fs::exists(home.folder / "gates/up"); }));
+  const auto first = home.daemon_pid();
+  REQUIRE(first);
+  const auto identity = runner::identify(*first);
+  REQUIRE(identity);
+  const fs::path data = home.data(), elsewhere = home.folder / "moved";
+  fs::rename(data, elsewhere);
+  REQUIRE(home.assay({"status"}).code == 0);   // another home of that name, with a daemon of its own
+  const auto second = home.daemon_pid();
+  REQUIRE(second);
+  CHECK(*second != *first);
+  CHECK(eventually([&] { return !runner::open_process(*identity); }, 30));
+  CHECK_THAT(slurp(elsewhere / "state" / "daemon.log"), Catch::Contains("deleted or replaced") && Catch::Contains("runs go on"));
+  CHECK(home.assay({"daemon", "status"}).code == 0);   // it took nobody's socket with it
+  CHECK(home.daemon_pid() == second);
+  const auto other = runner::identify(*second);
+  REQUIRE(other);
+  fs::remove_all(data);
+  CHECK(eventually([&] { return !runner::open_process(*other); }, 30));
+  fs::rename(elsewhere, data);
+  CHECK_FALSE(fs::exists(home.folder / "gates/through"));
+  home.open_gate("go");
+  CHECK(home.assay({"wait", "1"}).code == 0);   // the next daemon takes it up
 }
 
 TEST_CASE("a client of another version is told what to type, and can still stop the daemon") {

@@ -1,0 +1,226 @@
+#include "runner/front/warm.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runner/client.h"
+#include "runner/errors.h"
+#include "runner/front/handover.h"
+#include "runner/paths.h"
+#include "runner/process.h"
+#include "runner/verbs/add.h"
+
+namespace assay::runner {
+namespace {
+
+using namespace front;
+
+constexpr int kIdle = 600'000;         // ms without a command, after which it ends
+constexpr timeval kPatience{1, 0};     // for a command that was begun to be handed over: it was sent in one piece
+
+// What is done here must be done here to its end: this is thrown for everything else, and assay-cli does it.
+struct StepAside {};
+
+Fd listen_at(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) throw UserError(kDaemon, path + ": is too long for a socket");
+  std::memcpy(address.sun_path, path.data(), path.size());
+  Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const mode_t mask = ::umask(0177);
+  ::unlink(path.c_str());
+  const bool bound = socket && ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  const int error = errno;
+  ::umask(mask);
+  if (!bound || ::listen(socket.get(), 128) != 0) throw UserError(kDaemon, path + ": " + std::strerror(bound ? errno : error));
+  return socket;
+}
+
+// A command as it was handed over.
+struct Command {
+  Handover head{};
+  Fd folder;
+  std::string text;
+  std::vector<char*> words;            // argc arguments, a null, the environment, a null; in `text`
+
+  char** argv() { return words.data(); }
+  char** environment() { return words.data() + head.argc + 1; }
+};
+
+// Nothing when it is not whole: whoever sent it does it himself.
+std::optional<Command> receive(int socket) {
+  Command command;
+  iovec piece{&command.head, sizeof command.head};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL);
+  for (cmsghdr* part = n > 0 ? CMSG_FIRSTHDR(&message) : nullptr; part != nullptr; part = CMSG_NXTHDR(&message, part))
+    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && part->cmsg_len == CMSG_LEN(sizeof(int))) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
+      command.folder = Fd(fd);
+    }
+  const Handover& head = command.head;
+  if (n != sizeof head || !command.folder || head.form != kForm || head.bytes > kLongestText || head.argc > head.words ||
+      head.words > head.bytes)
+    return std::nullopt;
+  command.text.resize(head.bytes);
+  for (std::size_t have = 0; have < command.text.size();) {
+    const ssize_t got = ::recv(socket, command.text.data() + have, command.text.size() - have, 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return std::nullopt;
+    have += static_cast<std::size_t>(got);
+  }
+  std::size_t at = 0;
+  for (std::uint32_t word = 0; word < head.words; ++word) {
+    const std::size_t end = command.text.find('\0', at);
+    if (end == std::string::npos) return std::nullopt;
+    if (word == head.argc) command.words.push_back(nullptr);
+    command.words.push_back(command.text.data() + at);
+    at = end + 1;
+  }
+  if (head.words == head.argc) command.words.push_back(nullptr);
+  command.words.push_back(nullptr);
+  return command;
+}
+
+// Takes on what a command was started with, and gives it back.
+class Guise {
+ public:
+  explicit Guise(Command& command) : mask_(::umask(command.head.umask)), environment_(environ) {
+    environ = command.environment();
+    moved_ = ::fchdir(command.folder.get()) == 0;
+  }
+  ~Guise() {
+    environ = environment_;
+    ::umask(mask_);
+    if (::chdir("/") != 0) std::abort();
+  }
+  bool moved() const { return moved_; }
+
+ private:
+  mode_t mask_;
+  char** environment_;
+  bool moved_ = false;
+};
+
+struct Reply {
+  Answer head{kForm, 0, 0, 0, 0};
+  std::string text;                    // for standard output, then for standard error
+};
+
+class Warm {
+ public:
+  Warm(Paths paths, Client client, Sameness same) : paths_(std::move(paths)), client_(std::move(client)), same_(same) {}
+
+  // False when the daemon has gone.
+  bool serve(const Fd& connection) {
+    ::setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
+    ::setsockopt(connection.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience);
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != ::geteuid()) return true;
+    Reply reply;
+    if (auto command = receive(connection.get()); command && std::memcmp(&command->head.same, &same_, sizeof same_) == 0) {
+      const Guise guise(*command);
+      if (guise.moved()) carry_out(*command, connection, reply);
+    }
+    iovec pieces[2] = {{&reply.head, sizeof reply.head}, {reply.text.data(), reply.text.size()}};
+    msghdr message{};
+    message.msg_iov = pieces;
+    message.msg_iovlen = 2;
+    // What does not fit is text of thousands of runs; whoever stops reading it has gone.
+    for (ssize_t n; pieces[0].iov_len + pieces[1].iov_len > 0;) {
+      if ((n = ::sendmsg(connection.get(), &message, MSG_NOSIGNAL)) <= 0) break;
+      for (iovec& piece : pieces) {
+        const std::size_t part = std::min(piece.iov_len, static_cast<std::size_t>(n));
+        piece.iov_base = static_cast<char*>(piece.iov_base) + part;
+        piece.iov_len -= part;
+        n -= static_cast<ssize_t>(part);
+      }
+    }
+    return !gone_;
+  }
+
+ private:
+  void carry_out(Command& command, const Fd& connection, Reply& reply) {
+    std::string out;
+    try {
+      const Paths meant = user_paths();
+      if (meant.data != paths_.data || meant.state != paths_.state || meant.socket != paths_.socket) return;
+      const AddOptions options = read_add(static_cast<int>(command.head.argc), command.argv());
+      if (options.doctor || options.strict) return;         // that takes minutes, and speaks meanwhile
+      Prepared prepared = prepare(paths_, options);
+      // Of several series the first may be taken and the second refused; then the whole must not be done again.
+      if (prepared.submissions.size() != 1) return;
+      char byte;
+      if (::recv(connection.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return;   // Ctrl-C
+      try {
+        out = added(options, submit_prepared(client_, prepared), prepared.labels);
+      } catch (const UserError& error) {
+        if (error.code() != kDaemon) return;                // refused: nothing was done
+        // It went away, and may have recorded the runs before.
+        gone_ = true;
+        reply.text = std::string("assay: ") + error.what() + "\n";
+        reply.head = {kForm, 1, static_cast<std::uint32_t>(error.code()), 0, static_cast<std::uint32_t>(reply.text.size())};
+        return;
+      }
+    } catch (const std::exception&) {
+      return;                                               // assay-cli says what is wrong
+    }
+    ::prctl(PR_SET_NAME, ("assay-warm " + std::to_string(++done_)).c_str());   // for ps: how many it has carried out
+    reply.text = std::move(out);
+    reply.head = {kForm, 1, kOk, static_cast<std::uint32_t>(reply.text.size()), 0};
+  }
+
+  Paths paths_;
+  Client client_;
+  Sameness same_;
+  bool gone_ = false;
+  int done_ = 0;
+};
+
+}  // namespace
+
+int serve_adds() {
+  ::signal(SIGPIPE, SIG_IGN);
+  ::prctl(PR_SET_NAME, "assay-warm 0");
+  ::mallopt(M_TRIM_THRESHOLD, 4 << 20);                     // what one command needed is kept for the next
+  ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  const Paths paths = user_paths();
+  Sameness same;
+  if (!look_at_self("/proc/self/exe", same)) throw UserError(kFault, "/proc: does not show this process");
+  if (::chdir("/") != 0) throw UserError(kFault, "/: cannot be entered");
+  auto client = Client::connect_to_running(paths);
+  if (!client) throw UserError(kDaemon, "daemon: none runs, and only a daemon starts this");
+  const int daemon = client->fd();
+  const Fd listening = listen_at(paths.socket.string() + kSuffix);
+  Warm warm(paths, std::move(*client), same);
+  for (;;) {
+    pollfd ready[2] = {{listening.get(), POLLIN, 0}, {daemon, POLLIN, 0}};
+    const int n = ::poll(ready, 2, kIdle);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0 || ready[1].revents != 0) return kOk;        // the daemon says nothing by itself: it has gone
+    const Fd connection(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (connection && !warm.serve(connection)) return kOk;
+  }
+}
+
+}  // namespace assay::runner

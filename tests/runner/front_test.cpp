@@ -1,0 +1,196 @@
+// `assay add` through the small program in front and the warm process (runner/front) is `assay-cli add`: the same output,
+// exit code and records.
+#include <sched.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "tests/runner/home.h"
+
+using namespace assay;
+using namespace assay::test;
+
+namespace {
+
+// The warm process of a home, once there is one.
+std::optional<pid_t> warm_of(const Home& home) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error))
+    if (slurp(entry.path() / "comm").rfind("assay-warm ", 0) == 0 &&
+        ('\0' + slurp(entry.path() / "environ")).find('\0' + ("ASSAY_HOME=" + home.data().string()) + '\0') != std::string::npos)
+      return static_cast<pid_t>(std::stol(entry.path().filename().string()));
+  return std::nullopt;
+}
+
+// How many commands it has carried out: its name says so.
+int done_by(pid_t warm) { return std::stoi(slurp("/proc/" + std::to_string(warm) + "/comm").substr(11)); }
+
+pid_t warmed_up(const Home& home) {
+  home.series("first", {{"a", "metric 1"}});
+  REQUIRE(home.assay({"add", "first"}).code == 0);
+  REQUIRE(eventually([&] { return warm_of(home) && fs::is_socket(home.data() / "state" / "socket.add"); }));
+  return *warm_of(home);
+}
+
+Result by_shell(const Home& home, const std::string& before, const std::string& program, const std::string& behind) {
+  const fs::path out = home.folder / "shell.out", err = home.folder / "shell.err";
+  const std::string command = "cd '" + (home.folder / "work").string() + "' && export ASSAY_HOME='" + home.data().string() +
+                              "' ASSAY_SLOTS=2 ASSAY_EXPERIMENTS='" + (home.folder / "series").string() + "' && " + before + " '" +
+                              (Home::program().parent_path() / program).string() + "' " + behind;
+  const int status = std::system(("(" + command + ") > '" + out.string() + "' 2> '" + err.string() + "'").c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), slurp(out), slurp(err)};
+}
+
+std::string without(std::string text, const std::string& name) {
+  for (std::size_t at; (at = text.find(name)) != std::string::npos;) text.replace(at, name.size(), "HOME");
+  return text;
+}
+
+// What is frozen of a run, less what is of the moment.
+json frozen(const Home& home, const fs::path& folder) {
+  json all;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    struct stat status {};
+    if (::stat(entry.path().c_str(), &status) != 0 || (status.st_mode & 0222) != 0) continue;   // frozen: read-only
+    json& file = all[name];
+    const std::string text = without(slurp(entry.path()), home.folder.string());
+    file = {{"mode", status.st_mode}, {"text", name == "config.sha256" ? "" : text}};
+    if (name == "run.json") {
+      json run = json::parse(text);
+      run.erase("batch");
+      run.erase("created");
+      run.erase("programs");   // the scripts' hashes have the home's name in them
+      file["text"] = run;
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("assay add by the warm process is assay-cli add: output, exit code and records") {
+  const Home warm("front-warm"), cold("front-cold");
+  const std::vector<const Home*> homes = {&warm, &cold};
+  for (const Home* home : homes) {
+    home->series("s", {{"a", "metric 1"}, {"b", "metric 1; exit 3"}});
+    home->series("t", {{"c", "metric 1"}});
+    spill(home->folder / "series" / "bad.toml", "[series]\nid = \"bad\"\n[base.train]\nstepps = 3\n[[run]]\nid = \"x\"\n");
+    spill(home->folder / "work" / "here.toml", slurp(home->folder / "series" / "t.toml"));
+    warmed_up(*home);
+    REQUIRE(home->assay({"group", "held", "0"}).code == 0);
+  }
+  const pid_t process = *warm_of(warm);
+  struct Line {
+    const char* words;
+    bool by_warm;   // carried out by the warm process
+  };
+  const std::vector<Line> lines = {
+      {"add s --group held", true},
+      {"add s --group held --json", true},
+      {"add s --only b --seeds 1,2,3 --group held", true},
+      {"add s/a --priority 7 --label k=v --label machine=x --group held", true},
+      {"add here.toml --set train.steps=4 --set optimizer.lr=1e-4 --group held", true},
+      {"add t --after 2 --after-any 3,4 --group held", true},
+      {"add 2 --group held", true},
+      {"add c --group held", true},
+      {"add s t --group held", false},
+      {"add s --doctor --group held", false},
+      {"add", false},
+      {"add --help", false},
+      {"add s --seeds x", false},
+      {"add s --nothing", false},
+      {"add nowhere", false},
+      {"add bad", false},
+      {"add s --only z", false},
+      {"add s --set train.stepps=3", false},
+      {"add s --set train.steps", false},
+      {"add s --label x", false},
+      {"add s --after 99", false},
+      {"add 99", false},
+      {"add s --set train.threads=100000", false},
+      {"add './no such.toml'", false},
+      {"add ''", false},
+      {"add s --group held", true},
+  };
+  for (const Line& line : lines) {
+    INFO(line.words);
+    const int before = done_by(process);
+    const Result ours = by_shell(warm, "umask 027;", "assay", line.words);
+    CHECK(done_by(process) - before == (line.by_warm ? 1 : 0));
+    const Result theirs = by_shell(cold, "umask 027;", "assay-cli", line.words);
+    CHECK(ours.code == theirs.code);
+    CHECK(without(ours.out, warm.folder.string()) == without(theirs.out, cold.folder.string()));
+    CHECK(without(ours.err, warm.folder.string()) == without(theirs.err, cold.folder.string()));
+    if (line.by_warm) CHECK(ours.code == 0);
+  }
+  CHECK(warm_of(warm) == process);
+  const auto runs = warm.registry().runs({}), others = cold.registry().runs({});
+  REQUIRE(runs.size() == others.size());
+  CHECK(runs.size() > 15);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    INFO("run " << runs[i].number);
+    CHECK(runs[i].run == others[i].run);
+    CHECK(runs[i].seed == others[i].seed);
+    CHECK(runs[i].priority == others[i].priority);
+    CHECK(runs[i].group == others[i].group);
+    CHECK(runs[i].after == others[i].after);
+    CHECK(runs[i].after_any == others[i].after_any);
+    CHECK(without(runs[i].config_json, warm.folder.string()) == without(others[i].config_json, cold.folder.string()));
+    CHECK(frozen(warm, runs[i].folder) == frozen(cold, others[i].folder));
+  }
+}
+
+TEST_CASE("the warm process sees what the command sees: files as they are now, directory, environment, processors") {
+  const Home home("front-guise");
+  const pid_t process = warmed_up(home);
+  // The same name, size and time of change, another content.
+  const fs::path series = home.folder / "work" / "x.toml";
+  const auto write = [&](const std::string& label) {
+    spill(series, "[series]\nid = \"x\"\n[base.trainer]\nkind = \"command\"\nargv = [\"true\", \"" + label + "\"]\n[[run]]\nid = \"a\"\n");
+    const timespec times[2] = {{1700000000, 0}, {1700000000, 0}};
+    REQUIRE(::utimensat(AT_FDCWD, series.c_str(), times, 0) == 0);
+  };
+  const auto config_of = [&](std::int64_t number) { return json::parse(home.run(number).config_json).at("trainer").at("argv"); };
+  write("one");
+  REQUIRE(by_shell(home, "", "assay", "add x.toml").code == 0);
+  write("two");
+  REQUIRE(by_shell(home, "", "assay", "add x.toml").code == 0);
+  CHECK(config_of(2) == json{"true", "one"});
+  CHECK(config_of(3) == json{"true", "two"});
+  // Another directory with a file of that name, another list of folders.
+  spill(home.folder / "other" / "x.toml", "[series]\nid = \"y\"\n[base.trainer]\nkind = \"command\"\nargv = [\"true\"]\n[[run]]\nid = \"b\"\n");
+  REQUIRE(by_shell(home, "cd ../other;", "assay", "add x.toml").code == 0);
+  CHECK(home.run(4).series == "y");
+  REQUIRE(by_shell(home, "export ASSAY_EXPERIMENTS=../other;", "assay", "add x").code == 0);
+  CHECK(home.run(5).series == "y");
+  // One processor: recorded, so it is not for the warm process, which may use all that there are.
+  if (CPU_COUNT([] { static cpu_set_t set; ::sched_getaffinity(0, sizeof set, &set); return &set; }()) > 1 &&
+      std::system("command -v taskset > /dev/null") == 0) {
+    REQUIRE(by_shell(home, "first=$(taskset -cp $$ | sed 's/.*: //; s/[-,].*//'); taskset -c $first", "assay", "add x.toml").code == 0);
+    CHECK(json::parse(home.registry().facts(6)->environment_json).at("processor").at("usable") == 1);
+  }
+  // Nobody reads: as assay-cli.
+  for (const char* program : {"assay", "assay-cli"}) {
+    CHECK(by_shell(home, "", program, "add x.toml > /dev/full").code == 0);
+    CHECK(by_shell(home, "", program, "add x.toml >&-").code == 0);
+  }
+  CHECK(warm_of(home) == process);
+}
+
+TEST_CASE("without the warm process, or without the daemon, assay add goes its own way, and the next is warm again") {
+  const Home home("front-alone");
+  const pid_t process = warmed_up(home);
+  REQUIRE(::kill(process, SIGKILL) == 0);
+  REQUIRE(eventually([&] { return warm_of(home) != process; }));
+  CHECK(home.assay({"add", "first"}).out == "2 a s1\n");
+  REQUIRE(eventually([&] { return warm_of(home).has_value(); }));
+  const pid_t second = *warm_of(home);
+  home.kill_daemon();
+  CHECK(eventually([&] { return warm_of(home) != second; }));   // it goes with its daemon
+  CHECK(home.assay({"add", "first"}).out == "3 a s1\n");        // which starts the next one
+  REQUIRE(eventually([&] { return warm_of(home).has_value(); }));
+  CHECK(home.assay({"wait", "first"}).code == 0);
+  CHECK(home.assay({"daemon", "stop"}).code == 0);
+  CHECK(eventually([&] { return !warm_of(home).has_value(); }));
+}
