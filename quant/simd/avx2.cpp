@@ -1,7 +1,7 @@
 #if defined(__x86_64__)
 
 #define ASSAY_TARGET __attribute__((target("arch=x86-64-v3")))
-#define ASSAY_STREAM_BYTES 32
+#define ASSAY_AVX2
 #include "quant/simd/loops.h"
 #include "quant/simd/bf16_loops.h"
 #include "quant/simd/pack_loops.h"

@@ -5,7 +5,7 @@
 #else
 #define ASSAY_TARGET __attribute__((target("arch=x86-64-v4", "prefer-vector-width=512")))
 #endif
-#define ASSAY_STREAM_BYTES 32
+#define ASSAY_AVX2
 #include "quant/simd/loops.h"
 #include "quant/simd/bf16_loops.h"
 #include "quant/simd/pack_loops.h"

@@ -112,8 +112,8 @@ ASSAY_QUANT_INLINE SixteenLevels of_each(const Levels<N>& l, int c) {
           sixteen(l.from_3_halves_to_2 + c)};
 }
 
-// Of sixteen magnitudes, without their signs.
-ASSAY_QUANT_INLINE Sixteen by_levels(const Sixteen& magnitude, const SixteenLevels& l) {
+ASSAY_QUANT_INLINE void by_levels(const std::uint16_t* from, std::uint16_t* to, const SixteenLevels& l) {
+  const Sixteen x = sixteen(from), magnitude = x & 0x7fff;
   const Sixteen above = magnitude - l.reaches_3_halves, within = above & (octave - 1);
   const Sixteen reaches_2 = within > l.below_2;  // or, octaves further, 4, 1, .5 ...
   // Everything an octave lower than it is, until it is known whether it reaches level 1; levels .75 and less become .5.
@@ -121,93 +121,26 @@ ASSAY_QUANT_INLINE Sixteen by_levels(const Sixteen& magnitude, const SixteenLeve
   y = y > l.half ? y : l.half;
   const Sixteen six = l.of_3_halves + static_cast<std::int16_t>(2 * octave);
   y = y < six ? y : six;
-  return y - ((magnitude > l.below_1) << 7);
-}
-
-ASSAY_QUANT_INLINE void put_by_levels(const std::uint16_t* from, std::uint16_t* to, const SixteenLevels& l) {
-  const Sixteen x = sixteen(from), magnitude = x & 0x7fff;
-  const Sixteen y = (by_levels(magnitude, l) & (magnitude > l.below_half)) | (x ^ magnitude);
+  y -= (magnitude > l.below_1) << 7;
+  y &= magnitude > l.below_half;
+  y |= x ^ magnitude;
   std::memcpy(to, &y, sizeof y);
-}
-
-// ---- patterns: the levels of all scales of a matrix ----
-// Scales that differ by a power of two have the same levels, moved by as many octaves: an E4M3 scale has one of eight
-// mantissas, a power of two one. So a matrix has eight patterns, and a block a pattern and a shift. NVFP4's are those of
-// the smallest scales, so that shifts are not negative and a magnitude less its shift stays within 16 bits; MXFP4's is
-// that of the scale 1, and no magnitude of a block is more than nine times its scale.
-constexpr int least_e4m3_exponent = 127 - 9;
-constexpr std::int16_t shift_of_zero = 0x7fff;  // everything is below level .5, as under a scale of 0
-
-// Shifted by all that E4M3 has, the scales stay where find_levels() is exact.
-ASSAY_TARGET bool have_patterns(const float* encode, const float* decode) {
-  bool inside = true;
-  for (int m = 0; m < 8; ++m) {
-    inside &= encode[m] >= 0x1p-80f && encode[m] <= most_scale && decode[m] >= least_scale && decode[m] <= 0x1p80f;
-  }
-  return inside;
-}
-
-template <bool Mxfp4>
-ASSAY_TARGET bool find_patterns(Job& job) {
-  using State = Bf16Patterns::State;
-  Bf16Patterns& to = job.patterns;
-  if (to.state != State::unknown) return to.state == State::usable;
-  float encode[8], decode[8];
-  if constexpr (Mxfp4) {
-    for (int m = 0; m < 8; ++m) encode[m] = decode[m] = 1;
-  } else {
-    with_nvfp4_rule(job.spec.mode, [&](auto tag) ASSAY_QUANT_LAMBDA {
-      const typename decltype(tag)::type rule(job.tensor_max);
-      for (int m = 0; m < 8; ++m) {
-        const Scale scale = rule.of(float_of(least_e4m3_exponent << 23 | m << 20));
-        encode[m] = scale.encode, decode[m] = scale.decode;
-      }
-    });
-  }
-  to.state = have_patterns(encode, decode) ? State::usable : State::unusable;
-  if (to.state == State::unusable) return false;
-  Levels<8> found;
-  find_levels(encode, decode, 8, found);
-  for (int m = 0; m < 8; ++m) {
-    const std::int16_t levels[7] = {found.below_half[m], found.below_1[m],     found.reaches_3_halves[m], found.below_2[m],
-                                    found.half[m],       found.of_3_halves[m], found.from_3_halves_to_2[m]};
-    for (int i = 0; i < 7; ++i)
-      for (int j = 0; j < 16; ++j) to.levels[m][i][j] = levels[i];
-  }
-  return true;
-}
-
-ASSAY_QUANT_INLINE SixteenLevels of_pattern(const std::int16_t (&l)[7][16]) {
-  return {sixteen(l[0]), sixteen(l[1]), sixteen(l[2]), sixteen(l[3]), sixteen(l[4]), sixteen(l[5]), sixteen(l[6])};
-}
-
-ASSAY_QUANT_INLINE void put_by_pattern(const std::uint16_t* from, std::uint16_t* to, const SixteenLevels& l,
-                                       const Sixteen& shift) {
-  const Sixteen x = sixteen(from), magnitude = x & 0x7fff, shifted = magnitude - shift;
-  const Sixteen y = ((by_levels(shifted, l) + shift) & (shifted > l.below_half)) | (x ^ magnitude);
-  std::memcpy(to, &y, sizeof y);
-}
-
-// Each block's pattern and shift from its scale. False where a result could be no normal bf16 number.
-template <bool Mxfp4>
-ASSAY_TARGET bool find_shifts(const float* stored, const std::int32_t* maxima, int n, std::int16_t* shift,
-                              std::int32_t* pattern) {
-  std::int32_t outside = 0;
-  for (int b = 0; b < n; ++b) {
-    const std::int32_t bits = bits_of(stored[b]), exponent = bits >> 23;
-    const bool zero = Mxfp4 ? maxima[b] == 0 : bits == 0;
-    const std::int32_t moved = (exponent - (Mxfp4 ? 127 : least_e4m3_exponent)) * octave;
-    if constexpr (Mxfp4) outside |= !zero & ((exponent < 127 - 100) | (exponent > 127 + 100));
-    shift[b] = static_cast<std::int16_t>(zero ? shift_of_zero : moved);
-    pattern[b] = Mxfp4 ? 0 : (bits >> 20) & 7;
-  }
-  return outside == 0;
 }
 
 // To nearest, and not by division, whose zeros lose their sign.
 ASSAY_QUANT_INLINE bool has_levels(const Spec& spec) {
   return spec.rounding == Rounding::nearest_even && spec.mode != Mode::ct && spec.mode != Mode::ct_bf16;
 }
+
+}  // namespace
+}  // namespace assay::quant::simd
+
+#if defined(ASSAY_AVX2)
+#include "quant/simd/bf16_tables.h"
+#endif
+
+namespace assay::quant::simd {
+namespace {
 
 using Eight = std::int16_t __attribute__((vector_size(16)));
 ASSAY_QUANT_INLINE Eight larger_of(Eight a, Eight b) { return a > b ? a : b; }
@@ -255,32 +188,16 @@ ASSAY_TARGET bool consecutive_bf16(Job& job, float a, const std::uint16_t* in, s
   }
   for (b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
   if (worst >= infinity_bits) return false;
-  const bool past_caches = job.stream && streamable(out);
-  if (has_levels(job.spec) && job.spec.scope != Scope::row && find_patterns<mxfp4>(job)) {
-    std::int16_t shift[lanes + 15];  // broadcast() reads on
-    std::int32_t pattern[lanes];
-    scales<true>(job.spec.mode, a, {Layout::Kind::rows, nullptr}, maxima, n, encode, decode);
-    if (find_shifts<mxfp4>(decode, maxima, n, shift, pattern)) {
-      std::uint16_t block[B];
-      SixteenLevels levels = of_pattern(job.patterns.levels[0]);
-      for (b = 0; b < n; ++b) {
-        const std::uint16_t* from = in + b * B;
-        std::uint16_t* to = past_caches ? block : out + b * B;
-        prefetch(from + n * B, B);
-        if constexpr (!mxfp4) levels = of_pattern(job.patterns.levels[pattern[b]]);
-        for (int i = 0; i < B; i += 16) put_by_pattern(from + i, to + i, levels, broadcast(shift + b));
-        if (past_caches) stream(block, out + b * B, sizeof block);
-      }
-      return true;
-    }
-  }
+#if defined(ASSAY_AVX2)
+  if (has_levels(job.spec) && rows_by_tables<B>(job, in, out, maxima, n)) return true;
+#endif
   scales<false>(job.spec.mode, a, {Layout::Kind::rows, nullptr}, maxima, n, encode, decode);
   if (has_levels(job.spec) && have_levels(encode, decode, n)) {
     Levels<lanes> found;
     find_levels(encode, decode, n, found);
     for (b = 0; b < n; ++b) {
       const SixteenLevels levels = of_one(found, b);
-      for (int i = b * B; i < (b + 1) * B; i += 16) put_by_levels(in + i, out + i, levels);
+      for (int i = b * B; i < (b + 1) * B; i += 16) by_levels(in + i, out + i, levels);
     }
     return true;
   }
@@ -327,11 +244,11 @@ ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const floa
     each_row(job, in, in_stride, out, out_stride, height, width,
              [&](const std::uint16_t* from, std::uint16_t* to, int) ASSAY_QUANT_LAMBDA {
       int c = 0;
-      for (; c + 16 <= width; c += 16) put_by_levels(from + c, to + c, of_each(found, c));
+      for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, of_each(found, c));
       if (c == width) return;
       std::uint16_t rest[16] = {};
       std::memcpy(rest, from + c, sizeof *from * static_cast<std::size_t>(width - c));
-      put_by_levels(rest, rest, of_each(found, c));
+      by_levels(rest, rest, of_each(found, c));
       std::memcpy(to + c, rest, sizeof *from * static_cast<std::size_t>(width - c));
     });
     return;

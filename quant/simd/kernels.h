@@ -13,10 +13,13 @@ constexpr int lanes = 64;
 // Columns that a strip has at most, and through a buffer.
 constexpr int strip_lanes = 512, buffered_strip_lanes = 128;
 
-// Of bf16 along rows: what bf16_loops.h finds once for a matrix and keeps.
-struct Bf16Patterns {
+// What bf16_tables.h finds once for a matrix and keeps.
+struct Bf16Tables {
   enum class State { unknown, usable, unusable } state = State::unknown;
-  alignas(64) std::int16_t levels[8][7][16];
+  std::int32_t first[8];
+  struct alignas(64) Table {
+    std::uint8_t place[16], low[16], high[16];
+  } of_mantissa[8];
 };
 
 struct Job {
@@ -29,7 +32,7 @@ struct Job {
   bool count;                  // whether to count saturated elements
   bool stream;                 // whether results go past the caches, but for those in a buffer (where in == out)
   std::int64_t saturated = 0;  // result
-  Bf16Patterns patterns{};
+  Bf16Tables tables{};
 };
 
 // Whether an element is looked at for its block's maximum and its rounding, and for nothing else.

@@ -11,11 +11,6 @@
 
 #include "quant/block.h"
 
-// Bytes of one such store: what the processor that a file is compiled for writes at once.
-#ifndef ASSAY_STREAM_BYTES
-#define ASSAY_STREAM_BYTES 16
-#endif
-
 namespace assay::quant::simd {
 
 // After the last stream(): other threads see the results from here on.
@@ -30,7 +25,7 @@ ASSAY_QUANT_INLINE void store_past_16(const char* from, char* to) {
   _mm_stream_si128(reinterpret_cast<__m128i*>(to), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
 
-#if ASSAY_STREAM_BYTES == 32
+#if defined(ASSAY_AVX2)  // what the file that includes this is compiled for
 ASSAY_QUANT_INLINE void store_past_32(const char* from, char* to) {
   using Words = long long __attribute__((vector_size(32)));
   Words words;
@@ -55,7 +50,7 @@ ASSAY_QUANT_INLINE void stream(const void* from, void* to, std::size_t bytes) {
   std::size_t i = (16 - reinterpret_cast<std::uintptr_t>(y) % 16) % 16;
   i = i < bytes ? i : bytes;
   std::memcpy(y, x, i);
-#if ASSAY_STREAM_BYTES == 32
+#if defined(ASSAY_AVX2)
   if (reinterpret_cast<std::uintptr_t>(y + i) % 32 == 0) {
     for (; i + 32 <= bytes; i += 32) store_past_32(x + i, y + i);
   }
