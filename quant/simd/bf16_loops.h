@@ -132,6 +132,34 @@ ASSAY_QUANT_INLINE bool has_levels(const Spec& spec) {
   return spec.rounding == Rounding::nearest_even && spec.mode != Mode::ct && spec.mode != Mode::ct_bf16;
 }
 
+// A strip's rows, one after the other: put(from, to, c0) writes `width` results of a row.
+template <class Put>
+ASSAY_QUANT_INLINE void each_row(const Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
+                                 std::ptrdiff_t out_stride, int height, int width, const Put& put) {
+  std::uint16_t past_caches[strip_lanes];
+  for (int r = 0; r < height; ++r) {
+    const std::uint16_t* from = in + r * in_stride;
+    prefetch(from + width, width);
+    put(from, job.stream ? past_caches : out + r * out_stride, r);
+    if (job.stream) stream(past_caches, out + r * out_stride, static_cast<std::size_t>(width) * 2);
+  }
+}
+
+ASSAY_TARGET void strip_by_levels(const Job& job, const Levels<strip_lanes>& levels, const std::uint16_t* in,
+                                  std::ptrdiff_t in_stride, std::uint16_t* out, std::ptrdiff_t out_stride, int height,
+                                  int width) {
+  each_row(job, in, in_stride, out, out_stride, height, width,
+           [&](const std::uint16_t* from, std::uint16_t* to, int) ASSAY_QUANT_LAMBDA {
+    int c = 0;
+    for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, of_each(levels, c));
+    if (c == width) return;
+    std::uint16_t rest[16] = {};
+    std::memcpy(rest, from + c, sizeof *from * static_cast<std::size_t>(width - c));
+    by_levels(rest, rest, of_each(levels, c));
+    std::memcpy(to + c, rest, sizeof *from * static_cast<std::size_t>(width - c));
+  });
+}
+
 }  // namespace
 }  // namespace assay::quant::simd
 
@@ -142,30 +170,28 @@ ASSAY_QUANT_INLINE bool has_levels(const Spec& spec) {
 namespace assay::quant::simd {
 namespace {
 
-using Eight = std::int16_t __attribute__((vector_size(16)));
-ASSAY_QUANT_INLINE Eight larger_of(Eight a, Eight b) { return a > b ? a : b; }
+ASSAY_QUANT_INLINE Sixteen larger_of(const Sixteen& a, const Sixteen& b) { return a > b ? a : b; }
 
-// Eight largest magnitudes of a block each, as bits of their fp32 values, from `in` on. Halves of blocks are reduced
-// together: three rounds of interleaving for eight blocks, instead of three shuffles for each.
+// Eight largest magnitudes of a block each, as bits of their fp32 values, from `in` on. Pairs of blocks are reduced
+// together: three rounds of interleaving (within halves, as AVX2 does) for eight blocks, instead of three shuffles for
+// each. Two maxima of each block are left.
 template <int B>
 ASSAY_QUANT_INLINE void eight_maxima(const std::uint16_t* in, std::int32_t* maxima) {
-  Eight m[8];
+  Sixteen m[8];
   for (int b = 0; b < 8; ++b) {
-    Eight most = {};
-    for (int i = 0; i < B; i += 8) {
-      Eight x;
-      std::memcpy(&x, in + b * B + i, sizeof x);
-      most = larger_of(most, x & 0x7fff);
-    }
-    m[b] = most;
+    m[b] = sixteen(in + b * B) & 0x7fff;
+    if constexpr (B == 32) m[b] = larger_of(m[b], sixteen(in + b * B + 16) & 0x7fff);
   }
   for (int half = 4; half > 0; half /= 2) {
     for (int b = 0; b < half; ++b) {
-      m[b] = larger_of(__builtin_shufflevector(m[b], m[b + half], 0, 8, 1, 9, 2, 10, 3, 11),
-                       __builtin_shufflevector(m[b], m[b + half], 4, 12, 5, 13, 6, 14, 7, 15));
+      m[b] = larger_of(
+          __builtin_shufflevector(m[b], m[b + half], 0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27),
+          __builtin_shufflevector(m[b], m[b + half], 4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31));
     }
   }
-  for (int b = 0; b < 8; ++b) maxima[b] = m[0][b] << 16;
+  std::int16_t two[16];
+  std::memcpy(two, &m[0], sizeof two);
+  for (int b = 0; b < 8; ++b) maxima[b] = (two[b] > two[b + 8] ? two[b] : two[b + 8]) << 16;
 }
 
 template <int B>
@@ -217,19 +243,6 @@ ASSAY_TARGET bool consecutive_bf16(Job& job, float a, const std::uint16_t* in, s
   return true;
 }
 
-// A strip's rows, one after the other: put(from, to, c0) writes `width` results of a row.
-template <class Put>
-ASSAY_QUANT_INLINE void each_row(const Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
-                                 std::ptrdiff_t out_stride, int height, int width, const Put& put) {
-  std::uint16_t past_caches[strip_lanes];
-  for (int r = 0; r < height; ++r) {
-    const std::uint16_t* from = in + r * in_stride;
-    prefetch(from + width, width);
-    put(from, job.stream ? past_caches : out + r * out_stride, r);
-    if (job.stream) stream(past_caches, out + r * out_stride, static_cast<std::size_t>(width) * 2);
-  }
-}
-
 template <bool Mxfp4>
 ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const float* decode, const std::uint16_t* in,
                                  std::ptrdiff_t in_stride, std::uint16_t* out, std::ptrdiff_t out_stride, int height,
@@ -241,17 +254,7 @@ ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const floa
     for (std::int16_t* row : {found.below_half, found.below_1, found.reaches_3_halves, found.below_2, found.half,
                               found.of_3_halves, found.from_3_halves_to_2})
       for (int c = width; c % 16 != 0; ++c) row[c] = 0;
-    each_row(job, in, in_stride, out, out_stride, height, width,
-             [&](const std::uint16_t* from, std::uint16_t* to, int) ASSAY_QUANT_LAMBDA {
-      int c = 0;
-      for (; c + 16 <= width; c += 16) by_levels(from + c, to + c, of_each(found, c));
-      if (c == width) return;
-      std::uint16_t rest[16] = {};
-      std::memcpy(rest, from + c, sizeof *from * static_cast<std::size_t>(width - c));
-      by_levels(rest, rest, of_each(found, c));
-      std::memcpy(to + c, rest, sizeof *from * static_cast<std::size_t>(width - c));
-    });
-    return;
+    return strip_by_levels(job, found, in, in_stride, out, out_stride, height, width);
   }
   with_rounding<!Mxfp4>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
     each_row(job, in, in_stride, out, out_stride, height, width,
@@ -282,6 +285,9 @@ ASSAY_TARGET bool strip_bf16(Job& job, const std::uint16_t* in, std::ptrdiff_t i
   }
   if (worst >= infinity_bits) return false;
   if (job.spec.tiles) share_among_tiles(maxima, width);
+#if defined(ASSAY_AVX2)
+  if (has_levels(job.spec) && strip_by_tables(job, maxima, in, in_stride, out, out_stride, height, width)) return true;
+#endif
   scales<false>(job.spec.mode, job.tensor_max, {Layout::Kind::columns, nullptr}, maxima, width, encode, decode);
   const auto elements = job.spec.format == Format::mxfp4 ? strip_elements<true> : strip_elements<false>;
   elements(job, encode, decode, in, in_stride, out, out_stride, height, width, index);

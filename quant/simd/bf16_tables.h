@@ -11,6 +11,9 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+#include <type_traits>
+
 namespace assay::quant::simd {
 namespace {
 
@@ -50,6 +53,9 @@ ASSAY_TARGET bool find_tables(Job& job) {
   if (to.state == State::unusable) return false;
   Levels<8> l;
   find_levels(encode, decode, 8, l);
+  const std::int16_t* rows[7] = {l.below_half, l.below_1,     l.reaches_3_halves,  l.below_2,
+                                 l.half,       l.of_3_halves, l.from_3_halves_to_2};
+  for (int i = 0; i < 7; ++i) std::copy_n(rows[i], 8, to.levels[i]);
   for (int m = 0; m < 8; ++m) {
     Bf16Tables::Table& table = to.of_mantissa[m];
     const int first = l.reaches_3_halves[m] - octaves_below * octave;
@@ -73,7 +79,19 @@ ASSAY_TARGET bool find_tables(Job& job) {
   return true;
 }
 
-// Of n <= N blocks: the table, and in 16 bits each where the count of octaves begins and what is taken off the results.
+// The block scales alone, and not what is divided by them.
+template <bool Mxfp4>
+ASSAY_TARGET void stored_scales(const Job& job, const std::int32_t* maxima, int n, float* stored) {
+  const auto by_rule = [&](auto tag) ASSAY_QUANT_LAMBDA {
+    const typename decltype(tag)::type rule(job.tensor_max);
+    for (int b = 0; b < n; ++b) stored[b] = rule(float_of(maxima[b])).stored;
+  };
+  if constexpr (Mxfp4) with_mxfp4_rule(job.spec.mode, by_rule);
+  else with_nvfp4_rule(job.spec.mode, by_rule);
+}
+
+// Of n <= N blocks: the table, as an offset in bytes; and in 16 bits each where the count of octaves begins and what is
+// taken off the results.
 template <int N>
 struct Places {
   alignas(32) std::int32_t table[N], first_and_rest[N];
@@ -104,7 +122,8 @@ ASSAY_TARGET bool find_places(const Bf16Tables& tables, const float* stored, con
     const __m256i rest = _mm256_sub_epi32(_mm256_set1_epi32(most_shift<Mxfp4>), shift);
     // Under a scale of 0, and in a block of zeros, no magnitude reaches where the count begins.
     const __m256i low = _mm256_blendv_epi8(first, _mm256_set1_epi32(0x7fff), nothing);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(to.table + b), table);
+    static_assert(sizeof(Bf16Tables::Table) == 64);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to.table + b), _mm256_slli_epi32(table, 6));
     _mm256_store_si256(reinterpret_cast<__m256i*>(to.first_and_rest + b),
                        _mm256_or_si256(low, _mm256_slli_epi32(rest, 16)));
   }
@@ -161,8 +180,8 @@ ASSAY_TARGET void round_rows(const Bf16Tables& tables, const Places<lanes>& plac
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   };
   // The 16 bits of a block that are asked for, over and over: of one block, or of two in the two halves.
-  const __m256i firsts = _mm256_set1_epi16(0x0100), rests = _mm256_set1_epi16(0x0302);
   if constexpr (B == 32) {
+    const __m256i firsts = _mm256_set1_epi16(0x0100), rests = _mm256_set1_epi16(0x0302);
     const Table256 table = table_of(tables.of_mantissa[0], tables.of_mantissa[0]);
     for (int b = 0; b < n; ++b) {
       const std::uint16_t* from = in + b * B;
@@ -174,20 +193,24 @@ ASSAY_TARGET void round_rows(const Bf16Tables& tables, const Places<lanes>& plac
       put<Past>(out + b * B, x, y);
     }
   } else {
+    const auto halves = [](short a, short b) ASSAY_TARGET ASSAY_QUANT_LAMBDA {
+      return _mm256_set_m128i(_mm_set1_epi16(b), _mm_set1_epi16(a));
+    };
+    const __m256i firsts = halves(0x0100, 0x0504), rests = halves(0x0302, 0x0706);
+    const char* all = reinterpret_cast<const char*>(tables.of_mantissa);
     for (int b = 0; b < n; b += 2) {
-      const int c = b + 1 < n ? b + 1 : b;  // the last one twice
       prefetch(in + (n + b) * B, 2 * B);
-      const Table256 table = table_of(tables.of_mantissa[places.table[b]], tables.of_mantissa[places.table[c]]);
-      const __m256i place = _mm256_set_m128i(_mm_set1_epi32(places.first_and_rest[c]),
-                                             _mm_set1_epi32(places.first_and_rest[b]));
+      const Table256 table = table_of(*reinterpret_cast<const Bf16Tables::Table*>(all + places.table[b]),
+                                      *reinterpret_cast<const Bf16Tables::Table*>(all + places.table[b + 1]));
+      long long two;
+      std::memcpy(&two, places.first_and_rest + b, sizeof two);
+      const __m256i place = _mm256_set1_epi64x(two);
       const __m256i first = _mm256_shuffle_epi8(place, firsts), rest = _mm256_shuffle_epi8(place, rests);
-      const __m256i one = load(in + b * B), other = load(in + c * B);
+      const __m256i one = load(in + b * B), other = load(in + (b + 1) * B);
       // The first halves of both, the second halves of both: packing then keeps a block in a half.
       __m256i x = _mm256_permute2x128_si256(one, other, 0x20), y = _mm256_permute2x128_si256(one, other, 0x31);
       by_table(x, y, table, first, first, rest, rest);
-      const __m256i of_one = _mm256_permute2x128_si256(x, y, 0x20), of_other = _mm256_permute2x128_si256(x, y, 0x31);
-      if (c != b) put<Past>(out + b * B, of_one, of_other);
-      else _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + b * B), of_one);
+      put<Past>(out + b * B, _mm256_permute2x128_si256(x, y, 0x20), _mm256_permute2x128_si256(x, y, 0x31));
     }
   }
 }
@@ -197,9 +220,10 @@ template <int B>
 ASSAY_TARGET bool rows_by_tables(Job& job, const std::uint16_t* in, std::uint16_t* out, const std::int32_t* maxima,
                                  int n) {
   constexpr bool mxfp4 = B == 32;
-  if (job.spec.scope == Scope::row || !find_tables<mxfp4>(job)) return false;
-  float encode[lanes], stored[lanes] = {};
-  scales<true>(job.spec.mode, job.tensor_max, {Layout::Kind::rows, nullptr}, maxima, n, encode, stored);
+  // Two blocks of 16 go together.
+  if (job.spec.scope == Scope::row || n % (32 / B) != 0 || !find_tables<mxfp4>(job)) return false;
+  float stored[lanes] = {};
+  stored_scales<mxfp4>(job, maxima, n, stored);
   Places<lanes> places;
   if (!find_places<mxfp4>(job.tables, stored, maxima, n, places)) return false;
   if (!job.stream || !streamable(out)) {
@@ -210,6 +234,106 @@ ASSAY_TARGET bool rows_by_tables(Job& job, const std::uint16_t* in, std::uint16_
     std::uint16_t results[lanes * B];
     round_rows<B, false>(job.tables, places, in, results, n);
     stream(results, out, static_cast<std::size_t>(n) * B * 2);
+  }
+  return true;
+}
+
+// ---- strips ----
+// Of 16 in two vectors of 32 bits.
+ASSAY_TARGET ASSAY_QUANT_INLINE __m256i in_16_bits(__m256i a, __m256i b) {
+  return _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+}
+
+template <bool Past>
+ASSAY_TARGET void round_strip(const Job& job, const Places<strip_lanes>& places, const std::uint16_t* in,
+                              std::ptrdiff_t in_stride, std::uint16_t* out, std::ptrdiff_t out_stride, int height,
+                              int width) {
+  alignas(32) std::uint16_t first[strip_lanes], rest[strip_lanes], line[strip_lanes];
+  for (int c = 0; c < width; c += 16) {
+    const auto at = [&](int i) ASSAY_TARGET ASSAY_QUANT_LAMBDA {
+      return _mm256_load_si256(reinterpret_cast<const __m256i*>(places.first_and_rest + c + i));
+    };
+    const __m256i firsts = in_16_bits(_mm256_and_si256(at(0), _mm256_set1_epi32(0x7fff)),
+                                      _mm256_and_si256(at(8), _mm256_set1_epi32(0x7fff)));
+    const __m256i rests = in_16_bits(_mm256_srli_epi32(at(0), 16), _mm256_srli_epi32(at(8), 16));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(first + c), firsts);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(rest + c), rests);
+  }
+  const Table256 table = table_of(job.tables.of_mantissa[0], job.tables.of_mantissa[0]);
+  const auto load = [](const std::uint16_t* from) ASSAY_TARGET ASSAY_QUANT_LAMBDA {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  };
+  const auto thirty_two = [&](const std::uint16_t* from, std::uint16_t* to, int c, auto past)
+                              ASSAY_TARGET ASSAY_QUANT_LAMBDA {
+    __m256i x = load(from), y = load(from + 16);
+    by_table(x, y, table, load(first + c), load(first + c + 16), load(rest + c), load(rest + c + 16));
+    put<decltype(past)::value>(to, x, y);
+  };
+  const bool by_lines = job.stream && !Past;
+  for (int r = 0; r < height; ++r) {
+    const std::uint16_t* from = in + r * in_stride;
+    std::uint16_t* to = by_lines ? line : out + r * out_stride;
+    prefetch(from + width, width);
+    int c = 0;
+    for (; c + 32 <= width; c += 32) thirty_two(from + c, to + c, c, std::bool_constant<Past>{});
+    if (c < width) {
+      const std::size_t bytes = static_cast<std::size_t>(width - c) * 2;
+      std::uint16_t values[32] = {};
+      std::memcpy(values, from + c, bytes);
+      thirty_two(values, values, c, std::false_type{});
+      std::memcpy(to + c, values, bytes);
+    }
+    if (by_lines) stream(line, out + r * out_stride, static_cast<std::size_t>(width) * 2);
+  }
+}
+
+// NVFP4's levels from the eight mantissas': an E4M3 column has its own table, which no shuffle looks up.
+ASSAY_TARGET void look_up_levels(const Bf16Tables& tables, const float* stored, int n, Levels<strip_lanes>& to) {
+  std::int16_t* rows[7] = {to.below_half, to.below_1, to.reaches_3_halves, to.below_2,
+                           to.half, to.of_3_halves, to.from_3_halves_to_2};
+  __m256i of_mantissa[7];
+  for (int i = 0; i < 7; ++i)
+    of_mantissa[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tables.levels[i])));
+  for (int c = 0; c < n; c += 16) {
+    const __m256i a = _mm256_castps_si256(_mm256_loadu_ps(stored + c));
+    const __m256i b = _mm256_castps_si256(_mm256_loadu_ps(stored + c + 8));
+    const __m256i bits = in_16_bits(_mm256_srli_epi32(a, 20), _mm256_srli_epi32(b, 20));  // all that E4M3 has
+    const __m256i nothing = _mm256_cmpeq_epi16(bits, _mm256_setzero_si256());
+    const __m256i octaves = _mm256_sub_epi16(_mm256_srli_epi16(bits, 3), _mm256_set1_epi16(least_e4m3_exponent));
+    const __m256i shift = _mm256_andnot_si256(nothing, _mm256_slli_epi16(octaves, 7));
+    // Under a scale of 0 nothing reaches level .5.
+    const __m256i bound_shift = _mm256_or_si256(shift, _mm256_and_si256(nothing, _mm256_set1_epi16(0x7fff)));
+    const __m256i mantissa = _mm256_and_si256(bits, _mm256_set1_epi16(7));
+    const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(mantissa, _mm256_set1_epi16(0x0202)),
+                                           _mm256_set1_epi16(0x0100));
+    const __m256i shifts[7] = {bound_shift, bound_shift, bound_shift, _mm256_setzero_si256(), shift, shift,
+                               _mm256_setzero_si256()};
+    for (int i = 0; i < 7; ++i)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows[i] + c),
+                          _mm256_adds_epi16(_mm256_shuffle_epi8(of_mantissa[i], bytes), shifts[i]));
+  }
+}
+
+// strip_bf16() by tables. False, and nothing done, where they do not hold. `maxima` has places for whole vectors.
+ASSAY_TARGET bool strip_by_tables(Job& job, const std::int32_t* maxima, const std::uint16_t* in,
+                                  std::ptrdiff_t in_stride, std::uint16_t* out, std::ptrdiff_t out_stride, int height,
+                                  int width) {
+  const bool mxfp4 = job.spec.format == Format::mxfp4;
+  if (job.spec.scope == Scope::row || !(mxfp4 ? find_tables<true>(job) : find_tables<false>(job))) return false;
+  float stored[strip_lanes];
+  for (int c = width; c % 32 != 0; ++c) stored[c] = 1;
+  if (mxfp4) {
+    stored_scales<true>(job, maxima, width, stored);
+    Places<strip_lanes> places;
+    if (!find_places<true>(job.tables, stored, maxima, (width + 31) / 32 * 32, places)) return false;
+    const bool past = job.stream && reinterpret_cast<std::uintptr_t>(out) % 32 == 0 && out_stride % 16 == 0;
+    const auto round = past ? round_strip<true> : round_strip<false>;
+    round(job, places, in, in_stride, out, out_stride, height, width);
+  } else {
+    stored_scales<false>(job, maxima, width, stored);
+    Levels<strip_lanes> levels;
+    look_up_levels(job.tables, stored, width, levels);
+    strip_by_levels(job, levels, in, in_stride, out, out_stride, height, width);
   }
   return true;
 }

@@ -17,6 +17,7 @@ constexpr int strip_lanes = 512, buffered_strip_lanes = 128;
 struct Bf16Tables {
   enum class State { unknown, usable, unusable } state = State::unknown;
   std::int32_t first[8];
+  std::int16_t levels[7][8];
   struct alignas(64) Table {
     std::uint8_t place[16], low[16], high[16];
   } of_mantissa[8];
