@@ -127,11 +127,6 @@ ASSAY_QUANT_INLINE void by_levels(const std::uint16_t* from, std::uint16_t* to, 
   std::memcpy(to, &y, sizeof y);
 }
 
-// To nearest, and not by division, whose zeros lose their sign.
-ASSAY_QUANT_INLINE bool has_levels(const Spec& spec) {
-  return spec.rounding == Rounding::nearest_even && spec.mode != Mode::ct && spec.mode != Mode::ct_bf16;
-}
-
 // A strip's rows, one after the other: put(from, to, c0) writes `width` results of a row.
 template <class Put>
 ASSAY_QUANT_INLINE void each_row(const Job& job, const std::uint16_t* in, std::ptrdiff_t in_stride, std::uint16_t* out,
@@ -215,10 +210,10 @@ ASSAY_TARGET bool consecutive_bf16(Job& job, float a, const std::uint16_t* in, s
   for (b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
   if (worst >= infinity_bits) return false;
 #if defined(ASSAY_AVX2)
-  if (has_levels(job.spec) && rows_by_tables<B>(job, in, out, maxima, n)) return true;
+  if (multiplies_to_nearest(job.spec) && rows_by_tables<B>(job, in, out, maxima, n)) return true;
 #endif
   scales<false>(job.spec.mode, a, {Layout::Kind::rows, nullptr}, maxima, n, encode, decode);
-  if (has_levels(job.spec) && have_levels(encode, decode, n)) {
+  if (multiplies_to_nearest(job.spec) && have_levels(encode, decode, n)) {
     Levels<lanes> found;
     find_levels(encode, decode, n, found);
     for (b = 0; b < n; ++b) {
@@ -247,7 +242,7 @@ template <bool Mxfp4>
 ASSAY_TARGET void strip_elements(const Job& job, const float* encode, const float* decode, const std::uint16_t* in,
                                  std::ptrdiff_t in_stride, std::uint16_t* out, std::ptrdiff_t out_stride, int height,
                                  int width, std::int64_t index) {
-  if (has_levels(job.spec) && have_levels(encode, decode, width)) {
+  if (multiplies_to_nearest(job.spec) && have_levels(encode, decode, width)) {
     Levels<strip_lanes> found;
     find_levels(encode, decode, width, found);
     // The results of a last, partial vector are not kept behind `width`; its bounds are set all the same.
@@ -286,7 +281,7 @@ ASSAY_TARGET bool strip_bf16(Job& job, const std::uint16_t* in, std::ptrdiff_t i
   if (worst >= infinity_bits) return false;
   if (job.spec.tiles) share_among_tiles(maxima, width);
 #if defined(ASSAY_AVX2)
-  if (has_levels(job.spec) && strip_by_tables(job, maxima, in, in_stride, out, out_stride, height, width)) return true;
+  if (multiplies_to_nearest(job.spec) && strip_by_tables(job, maxima, in, in_stride, out, out_stride, height, width)) return true;
 #endif
   scales<false>(job.spec.mode, job.tensor_max, {Layout::Kind::columns, nullptr}, maxima, width, encode, decode);
   const auto elements = job.spec.format == Format::mxfp4 ? strip_elements<true> : strip_elements<false>;

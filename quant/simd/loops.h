@@ -30,6 +30,21 @@ ASSAY_QUANT_INLINE void prefetch(const T* x, int n) {
 
 ASSAY_QUANT_INLINE std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
+}  // namespace
+}  // namespace assay::quant::simd
+
+#if defined(ASSAY_AVX2)
+#include "quant/simd/avx2_loops.h"
+#endif
+
+namespace assay::quant::simd {
+namespace {
+
+// Nearest even, and not by division, whose zeros lose their sign.
+ASSAY_QUANT_INLINE bool multiplies_to_nearest(const Spec& spec) {
+  return spec.rounding == Rounding::nearest_even && spec.mode != Mode::ct && spec.mode != Mode::ct_bf16;
+}
+
 // ---- maxima ----
 ASSAY_QUANT_INLINE std::int32_t max_bits(const float* x, std::int64_t n) {
   std::int32_t m = 0;
@@ -262,13 +277,17 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
   std::int32_t maxima[lanes];
   float encode[lanes], decode[lanes];
   std::int32_t worst = 0;
-  for (int b = 0; b < n; ++b) {
+  int b = 0;
+#if defined(ASSAY_AVX2)
+  for (; b + 8 <= n; b += 8) eight_maxima<B>(in + b * B, maxima + b);
+#endif
+  for (; b < n; ++b) {
     std::int32_t m = 0;
 #pragma GCC unroll 1  // or 16 steps are unrolled before the vectoriser sees them
     for (int i = 0; i < B; ++i) m = larger(m, abs_bits(in[b * B + i]));
     maxima[b] = m;
-    worst = larger(worst, m);
   }
+  for (b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
   if (worst >= infinity_bits) {
     for (int b = 0; b < n; ++b) {
       const BlockShape shape{.width = B, .index = index + b * B};
@@ -281,8 +300,12 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
     if (job.count) {
       for (int b = 0; b < n; ++b) job.saturated += count_sixes(round, in + b * B, encode + b, 0, B, index + b * B);
     }
-    // Through a buffer of a block: what is kept in it for a moment is not seen in the time.
     const bool past_caches = job.stream && in != out && streamable(out);
+#if defined(ASSAY_AVX2)
+    if (multiplies_to_nearest(job.spec)) {
+      return round_to_nearest<B>(past_caches, in, out, maxima, encode, decode, n);
+    }
+#endif
     float block[B];
     for (int b = 0; b < n; ++b) {
       const float to_code = encode[b], from_code = decode[b];
@@ -337,6 +360,11 @@ ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, flo
   scales<false>(job.spec.mode, a, {kind, in, in_stride, height}, maxima, width, encode, decode);
   with_rounding<true>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
     const bool past_caches = job.stream && in != out;
+#if defined(ASSAY_AVX2)
+    if (multiplies_to_nearest(job.spec) && !job.count) {
+      return round_strip_to_nearest(past_caches, in, in_stride, out, out_stride, maxima, encode, decode, height, width);
+    }
+#endif
     float line[strip_lanes];
     for (int r = 0; r < height; ++r) {
       const float* from = in + r * in_stride;
