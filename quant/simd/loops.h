@@ -277,17 +277,17 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
   std::int32_t maxima[lanes];
   float encode[lanes], decode[lanes];
   std::int32_t worst = 0;
-  int b = 0;
+  int first = 0;
 #if defined(ASSAY_AVX2)
-  for (; b + 8 <= n; b += 8) eight_maxima<B>(in + b * B, maxima + b);
+  for (; first + 8 <= n; first += 8) eight_maxima<B>(in + first * B, maxima + first);
 #endif
-  for (; b < n; ++b) {
+  for (int b = first; b < n; ++b) {
     std::int32_t m = 0;
 #pragma GCC unroll 1  // or 16 steps are unrolled before the vectoriser sees them
     for (int i = 0; i < B; ++i) m = larger(m, abs_bits(in[b * B + i]));
     maxima[b] = m;
   }
-  for (b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
+  for (int b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
   if (worst >= infinity_bits) {
     for (int b = 0; b < n; ++b) {
       const BlockShape shape{.width = B, .index = index + b * B};
