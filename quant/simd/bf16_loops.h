@@ -266,13 +266,8 @@ ASSAY_TARGET bool strip_bf16(Job& job, const std::uint16_t* in, std::ptrdiff_t i
   std::int16_t maxima_16[strip_lanes] = {};
   std::int32_t maxima[strip_lanes];
   float encode[strip_lanes], decode[strip_lanes];
-  for (int r = 0; r < height; ++r) {
-    const std::uint16_t* row = in + r * in_stride;
-    for (int c = 0; c < width; ++c) {
-      const auto bits = static_cast<std::int16_t>(row[c] & 0x7fff);
-      maxima_16[c] = maxima_16[c] > bits ? maxima_16[c] : bits;
-    }
-  }
+  column_maxima(in, in_stride, height, width, maxima_16,
+                [](std::uint16_t x) ASSAY_QUANT_LAMBDA { return static_cast<std::int16_t>(x & 0x7fff); });
   std::int32_t worst = 0;
   for (int c = 0; c < width; ++c) {
     maxima[c] = maxima_16[c] << 16;

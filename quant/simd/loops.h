@@ -319,6 +319,23 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
   });
 }
 
+// Raises each of `width` maxima to the largest of its column, four rows at once. magnitude(x): as an integer.
+template <class T, class Integer, class Magnitude>
+ASSAY_QUANT_INLINE void column_maxima(const T* in, std::ptrdiff_t stride, int height, int width, Integer* maxima,
+                                      const Magnitude& magnitude) {
+  const auto most = [](Integer a, Integer b) ASSAY_QUANT_LAMBDA { return a > b ? a : b; };
+  int r = 0;
+  for (; r + 4 <= height; r += 4) {
+    const T *a = in + r * stride, *b = a + stride, *c = b + stride, *d = c + stride;
+    for (int i = 0; i < width; ++i) {
+      const Integer upper = most(magnitude(a[i]), magnitude(b[i])), lower = most(magnitude(c[i]), magnitude(d[i]));
+      maxima[i] = most(maxima[i], most(upper, lower));
+    }
+  }
+  for (; r < height; ++r)
+    for (int i = 0; i < width; ++i) maxima[i] = most(maxima[i], magnitude(in[r * stride + i]));
+}
+
 // Of a strip's columns every 16 get their largest maximum.
 ASSAY_QUANT_INLINE void share_among_tiles(std::int32_t* maxima, int width) {
   for (int first = 0; first < width; first += 16) {
@@ -335,10 +352,7 @@ ASSAY_TARGET void strip(Job& job, const float* in, std::ptrdiff_t in_stride, flo
   std::int32_t maxima[strip_lanes] = {};
   float encode[strip_lanes], decode[strip_lanes];
   const float a = job.tensor_max;
-  for (int r = 0; r < height; ++r) {
-    const float* row = in + r * in_stride;
-    for (int c = 0; c < width; ++c) maxima[c] = larger(maxima[c], abs_bits(row[c]));
-  }
+  column_maxima(in, in_stride, height, width, maxima, [](float x) ASSAY_QUANT_LAMBDA { return abs_bits(x); });
   std::int32_t worst = 0;
   for (int c = 0; c < width; ++c) worst = larger(worst, maxima[c]);
   if (worst >= infinity_bits) {
