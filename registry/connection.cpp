@@ -1,5 +1,10 @@
 #include "registry/connection.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -51,6 +56,25 @@ Registry::Registry(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Registry::~Registry() = default;
 Registry::Registry(Registry&&) noexcept = default;
 Registry& Registry::operator=(Registry&&) noexcept = default;
+
+void Registry::lay_out_log() {
+  constexpr off_t kLength = 32 + 1000 * (24 + 4096);   // header, and frames up to wal_autocheckpoint's default of pages
+  impl_->write([&] {
+    // With the lock to write, nobody else makes it longer meanwhile, and of ours nothing has been written to it yet.
+    const int log = ::open((impl_->file.string() + "-wal").c_str(), O_WRONLY | O_CLOEXEC);
+    if (log < 0) return;
+    struct stat status {};
+    const std::string zeros(1 << 16, '\0');
+    if (::fstat(log, &status) == 0)
+      for (off_t at = status.st_size; at < kLength;) {
+        const ssize_t n = ::pwrite(log, zeros.data(), static_cast<std::size_t>(std::min<off_t>(kLength - at, 1 << 16)), at);
+        if (n <= 0) break;
+        at += n;
+      }
+    ::fsync(log);
+    ::close(log);
+  });
+}
 
 void Registry::batch(const std::function<void()>& body) { impl_->write(body); }
 

@@ -165,6 +165,11 @@ class Registry {
   // May be nested; the outermost commits.
   void batch(const std::function<void()>& body);
 
+  // Makes the write-ahead log as long as it gets before SQLite begins it anew (4 MiB), with zeros, which SQLite takes for
+  // its end: a commit then overwrites, and need not wait for a longer file to be noted as well. For whoever writes often;
+  // a disk without room for it does without.
+  void lay_out_log();
+
   void put_series(const SeriesRow& series);
   std::optional<SeriesRow> series(const std::string& id) const;
   std::vector<SeriesRow> all_series() const;

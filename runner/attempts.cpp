@@ -1,5 +1,7 @@
 #include "runner/attempts.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cmath>
 #include <csignal>
@@ -64,19 +66,38 @@ void set_aside(const fs::path& folder, std::int64_t attempt, bool progress, int 
 
 namespace {
 
-json program(const fs::path& file) {
+json program(const fs::path& file, ProgramMarks* known = nullptr) {
   std::error_code error;
+  struct stat status {};
+  std::string stamp;
+  if (known != nullptr && ::stat(file.c_str(), &status) == 0) {
+    for (const auto part : {static_cast<std::int64_t>(status.st_dev), static_cast<std::int64_t>(status.st_ino),
+                            static_cast<std::int64_t>(status.st_size), static_cast<std::int64_t>(status.st_mtim.tv_sec),
+                            static_cast<std::int64_t>(status.st_mtim.tv_nsec), static_cast<std::int64_t>(status.st_ctim.tv_sec),
+                            static_cast<std::int64_t>(status.st_ctim.tv_nsec)})
+      stamp += std::to_string(part) + " ";
+    if (const auto found = known->find(stamp); found != known->end())
+      return {{"file", file.string()}, {"bytes", static_cast<std::uintmax_t>(status.st_size)}, {"mark", found->second}};
+  }
   const std::uintmax_t bytes = fs::file_size(file, error);
   if (error) return {{"file", file.string()}, {"bytes", nullptr}, {"mark", ""}};
   constexpr std::uintmax_t kHashed = 4 << 20;
   const std::string mark = bytes <= kHashed ? support::sha256_file(file)
                                             : std::to_string(fs::last_write_time(file).time_since_epoch().count());
+  if (!stamp.empty() && unix_now() - static_cast<double>(std::max(status.st_mtim.tv_sec, status.st_ctim.tv_sec)) > 3) {
+    struct stat after {};   // it may have been changed while it was read
+    if (::stat(file.c_str(), &after) == 0 && after.st_ino == status.st_ino && after.st_size == status.st_size &&
+        after.st_ctim.tv_sec == status.st_ctim.tv_sec && after.st_ctim.tv_nsec == status.st_ctim.tv_nsec) {
+      if (known->size() >= 1000) known->clear();
+      (*known)[stamp] = mark;
+    }
+  }
   return {{"file", file.string()}, {"bytes", bytes}, {"mark", mark}};
 }
 
 }  // namespace
 
-json programs_of(const std::vector<std::string>& argv, const fs::path& folder) {
+json programs_of(const std::vector<std::string>& argv, const fs::path& folder, ProgramMarks* known) {
   json programs = json::array();
   for (std::size_t i = 0; i < argv.size(); ++i) {
     if (argv[i].empty() || argv[i].size() > 4096 || argv[i].find('{') != std::string::npos) continue;
@@ -84,7 +105,7 @@ json programs_of(const std::vector<std::string>& argv, const fs::path& folder) {
     if (i == 0 && argv[i].find('/') == std::string::npos) continue;
     std::error_code error;
     const fs::path file = (folder / argv[i]).lexically_normal();
-    if (fs::is_regular_file(file, error)) programs.push_back(program(file));
+    if (fs::is_regular_file(file, error)) programs.push_back(program(file, known));
   }
   return programs;
 }

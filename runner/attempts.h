@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -36,7 +37,10 @@ void set_aside(const std::filesystem::path& folder, std::int64_t attempt, bool p
 // The files that a run will execute, as they are now: of a command line the words that name a file seen from `folder`
 // (the program, a script). [{"file", "bytes", "mark"}]: the mark is the SHA-256 of a file up to 4 MiB, and the time it was
 // last changed of a larger one.
-nlohmann::json programs_of(const std::vector<std::string>& argv, const std::filesystem::path& folder);
+// With `known`, marks that were computed before are taken from there: of a file of the same device, inode, size, mtime and
+// ctime, and only of one that had been at rest for two seconds, as a file changed twice within a tick keeps its times.
+using ProgramMarks = std::map<std::string, std::string>;
+nlohmann::json programs_of(const std::vector<std::string>& argv, const std::filesystem::path& folder, ProgramMarks* known = nullptr);
 // Of `programs` in run.json, those that are others now, or gone: code that changed between enqueue and start.
 std::vector<std::string> changed_programs(const nlohmann::json& programs);
 

@@ -378,6 +378,7 @@ void run_daemon(const Paths& paths, const DaemonOptions& options) {
   const auto tell = [&](const std::string& line) {
     if (options.report >= 0) [[maybe_unused]] const auto n = ::write(options.report, (line + "\n").data(), line.size() + 1);
   };
+  registry->lay_out_log();
   catch_up(paths, *registry, [&](const std::string& how_far) { tell("wait " + how_far); });
   Daemon daemon(paths, lock, std::move(resources), *registry, log, log_fd.get());
   Fd report(options.report);   // open until here: whoever started this is still told of a failure

@@ -55,6 +55,17 @@ Fleet::Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, Re
 
 Fleet::~Fleet() = default;
 
+struct Fleet::Parsed {
+  std::string text;
+  json config;
+};
+
+// One series is added again and again, and its runs differ in little else than their numbers.
+const json& Fleet::parsed(const std::string& config) {
+  if (!parsed_ || parsed_->text != config) parsed_ = std::make_unique<Parsed>(Parsed{config, json::parse(config)});
+  return parsed_->config;
+}
+
 std::map<std::int64_t, std::string> Fleet::waits() const {
   std::map<std::int64_t, std::string> texts = runner::waits(queue_, unix_now());
   for (const auto& [number, live] : live_)
@@ -79,7 +90,7 @@ Executor& Fleet::executor_of(const json& config) const {
 }
 
 std::shared_ptr<Fleet::Live> Fleet::make_live(const registry::RunRow& row) {
-  const json config = json::parse(row.config_json);
+  const json& config = parsed(row.config_json);
   auto live = std::make_shared<Live>(registry_, row, executor_of(config),
                                      config.at("train").at("steps").get<std::int64_t>());
   live->command_trainer = config.at("trainer").at("kind") == "command";
@@ -204,7 +215,7 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   if (submission.runs.empty()) throw std::invalid_argument("the submission holds no run");
   std::vector<Job> jobs;
   for (const SubmittedRun& submitted : submission.runs) {
-    const json config = json::parse(submitted.run.config_json);
+    const json& config = parsed(submitted.run.config_json);
     // What will be asked of it once it is recorded: a message that lacks it is refused whole.
     config.at("train").at("threads").get<int>();
     config.at("train").at("steps").get<std::int64_t>();

@@ -103,6 +103,7 @@ class Fleet : private Executor::Listener {
   void hold(std::int64_t number, bool held);
   void finish_edit(const registry::RunRow& row);
   std::shared_ptr<Live> make_live(const registry::RunRow& row);
+  const nlohmann::json& parsed(const std::string& config);
 
   asio::io_context& io_;
   registry::Registry& registry_;
@@ -117,6 +118,8 @@ class Fleet : private Executor::Listener {
   struct Timer;
   std::unique_ptr<Timer> ingest_timer_, apply_timer_, due_timer_, disk_timer_;
   bool ingesting_ = false;
+  struct Parsed;
+  std::unique_ptr<Parsed> parsed_;                        // the configuration that was looked at last
   std::set<std::int64_t> unadopted_;                      // by restore(), so far
   std::set<std::int64_t> restoring_;                      // those, and the ended ones of which there is more to read
   std::function<void()> restored_;

@@ -165,8 +165,8 @@ void write_supervisor(const fs::path& folder, const SupervisorRecord& record) {
   document["isolation"] = record.isolation;
   std::string text = document.dump(2, ' ', false, json::error_handler_t::replace);
   // Both times the same length, and within one sector, so that the second neither grows the file nor is cut by a power
-  // failure. A new file in the old one's place would also free an inode, and ext4 without a journal looks through all that
-  // were freed in the last five seconds for each file it makes: a fifth of what an empty job cost.
+  // failure. A new file in the old one's place would also free an inode, and ext4 without a journal steps over all that
+  // were freed of late for each file it makes: a fifth of what an empty job cost.
   constexpr std::size_t kLength = 480;
   const bool fits = text.size() < kLength;
   if (fits) text.resize(kLength - 1, ' ');

@@ -66,7 +66,7 @@ void refuse_what_cannot_run(const std::vector<ResolvedSeries>& all) {
 // Facts of the repository the user stands in; where that is none, of the one the series file lies in.
 registry::CodeFacts code_facts_for(const fs::path& series_folder) {
   registry::CodeFacts facts = registry::code_facts(fs::current_path());
-  if (!json::parse(facts.json).at("user").is_null() || series_folder.empty()) return facts;
+  if (!json::parse(facts.json).at("user").is_null() || series_folder.empty() || series_folder == fs::current_path()) return facts;
   return registry::code_facts(series_folder);
 }
 
@@ -139,7 +139,9 @@ class Preflight {
 
 }  // namespace
 
-Prepared prepare(const Paths& paths, const SubmitOptions& options) {
+Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
+  Kept none;
+  if (kept == nullptr) kept = &none;
   // Opened where former runs are spoken of: it takes as long as all that a series needs.
   std::optional<Registry> registry;
   const auto& words = options.what.words;
@@ -162,7 +164,11 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options) {
   if (options.doctor) preflight.run(paths, options.strict);
 
   const std::string batch = new_batch_id(), created = iso_time(unix_now());
-  const std::string environment = registry::environment_facts();
+  if (const double now = unix_now(); kept->environment.empty() || now - kept->environment_read > 10 || now < kept->environment_read) {
+    kept->environment = registry::environment_facts();
+    kept->environment_read = now;
+  }
+  const std::string& environment = kept->environment;
   std::map<std::tuple<std::string, std::string, std::string>, std::string> inputs;
   Prepared prepared;
   for (ResolvedSeries& series : all) {
@@ -171,7 +177,7 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options) {
     Submission submission;
     submission.series = series.series;
     submission.files = series.files;
-    submission.files.push_back({"dirty.diff", code.dirty_diff});
+    if (!code.dirty_diff.empty()) submission.files.push_back({"dirty.diff", code.dirty_diff});
     for (ResolvedRun& resolved : series.runs) {
       registry::NewRun& run = resolved.run;
       const spec::Derived& derived = resolved.derived;
@@ -187,7 +193,7 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options) {
       if (own) document["trainer"] = trainer;
       json& programs = executed[own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv];
       if (programs.is_null())
-        programs = programs_of(own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv, series.folder);
+        programs = programs_of(own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv, series.folder, &kept->marks);
       document["programs"] = programs;
       run.run_json = dump(document);
       run.batch = batch;

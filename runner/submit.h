@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "runner/attempts.h"
 #include "runner/client.h"
 #include "runner/paths.h"
 #include "runner/protocol.h"
@@ -29,9 +30,16 @@ struct Prepared {
   std::vector<std::string> labels;
 };
 
+// What a process keeps that prepares one command after the other.
+struct Kept {
+  ProgramMarks marks;
+  std::string environment;              // facts of the machine
+  double environment_read = 0;          // unix seconds; they are read again after ten
+};
+
 // Everything that can be refused without the daemon is refused here. Prints the preflight's warnings on stderr. Throws
 // UserError.
-Prepared prepare(const Paths& paths, const SubmitOptions& options);
+Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept = nullptr);
 // Returns the numbers, in order. Throws UserError.
 std::vector<std::int64_t> submit_prepared(Client& client, const Prepared& prepared);
 

@@ -6,6 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string_view>
+#include <type_traits>
+#include <variant>
+#include <vector>
 
 #include "experiments/spec/fields.h"
 #include "support/files.h"
@@ -86,13 +89,43 @@ T derived_value(const json& root, const char* key) {
 }  // namespace
 
 std::string canonical_json(const Config& config) {
-  json root = json::object();  // nlohmann's object is a sorted map: the order of keys is not ours to keep
-  for (const Field& field : fields()) {
-    const std::size_t dot = field.key.find('.');
-    json& at = root[std::string(field.key.substr(0, dot))][std::string(field.key.substr(dot + 1))];
-    std::visit([&](const auto& value) { at = value; }, field.get(config));
+  // As an object of objects would be written whose keys are sorted, without the two hundred nodes of it.
+  struct Place {
+    std::string section, name;
+    const Field* field;
+  };
+  static const std::vector<Place> order = [] {
+    std::vector<Place> places;
+    for (const Field& field : fields()) {
+      const std::size_t dot = field.key.find('.');
+      places.push_back({std::string(field.key.substr(0, dot)), std::string(field.key.substr(dot + 1)), &field});
+    }
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+      return a.section != b.section ? a.section < b.section : a.name < b.name;
+    });
+    return places;
+  }();
+  std::string text = "{";
+  const std::string* section = nullptr;
+  for (const Place& place : order) {
+    if (section != nullptr && *section == place.section) {
+      text += ',';
+    } else {
+      text += section == nullptr ? "" : "},";
+      text += '"' + place.section + "\":{";
+      section = &place.section;
+    }
+    text += '"' + place.name + "\":";
+    std::visit(
+        [&](const auto& value) {
+          using T = std::decay_t<decltype(value)>;
+          if constexpr (std::is_same_v<T, bool>) text += value ? "true" : "false";
+          else if constexpr (std::is_same_v<T, std::int64_t>) text += std::to_string(value);
+          else text += json(value).dump();
+        },
+        place.field->get(config));
   }
-  return root.dump();
+  return text + (section == nullptr ? "}" : "}}");
 }
 
 std::string derived_json(const Derived& derived) {

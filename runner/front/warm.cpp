@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -121,6 +122,16 @@ class Guise {
   bool moved_ = false;
 };
 
+// libgit2 looks these up once a process, to find the user's configuration of git.
+std::string places_of_git() {
+  std::string text;
+  for (const char* name : {"HOME", "XDG_CONFIG_HOME"}) {
+    const char* value = std::getenv(name);
+    text += value != nullptr ? std::string("=") + value + "\n" : "\n";
+  }
+  return text;
+}
+
 struct Reply {
   Answer head{kForm, 0, 0, 0, 0};
   std::string text;                    // for standard output, then for standard error
@@ -163,11 +174,12 @@ class Warm {
   void carry_out(Command& command, const Fd& connection, Reply& reply) {
     std::string out;
     try {
+      if (places_of_git() != places_of_git_) return;
       const Paths meant = user_paths();
       if (meant.data != paths_.data || meant.state != paths_.state || meant.socket != paths_.socket) return;
       const AddOptions options = read_add(static_cast<int>(command.head.argc), command.argv());
       if (options.doctor || options.strict) return;         // that takes minutes, and speaks meanwhile
-      Prepared prepared = prepare(paths_, options);
+      Prepared prepared = prepare(paths_, options, &kept_);
       // Of several series the first may be taken and the second refused; then the whole must not be done again.
       if (prepared.submissions.size() != 1) return;
       char byte;
@@ -193,6 +205,8 @@ class Warm {
   Paths paths_;
   Client client_;
   Sameness same_;
+  const std::string places_of_git_ = places_of_git();
+  Kept kept_;
   bool gone_ = false;
   int done_ = 0;
 };

@@ -118,7 +118,7 @@ class Chaos {
     for (const fs::path& folder : {outside_, faults_, series_folder, home_}) fs::create_directories(folder);
     fs::current_path(series_folder);
     const fs::path self = fs::read_symlink("/proc/self/exe");
-    program_ = (self.parent_path() / "assay_faults").string();
+    program_ = (self.parent_path() / "assay_faults_front").string();
     ::setenv("ASSAY_HOME", home_.c_str(), 1);
     ::setenv("ASSAY_SLOTS", "4", 1);
     ::setenv("ASSAY_DISK_RESERVE", "0", 1);  // the disk is small, and is to fill up

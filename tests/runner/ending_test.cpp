@@ -20,7 +20,7 @@ TEST_CASE("a trainer that ends with 0 and has written metrics has succeeded") {
   CHECK(home.registry().progress(1).score == 0.5);
   // Frozen before the start.
   for (const char* file : {"run.json", "config.json", "config.sha256", "derived.json", "series.toml", "code.json",
-                           "dirty.diff", "environment.json", "inputs.json"}) {
+                           "environment.json", "inputs.json"}) {
     CAPTURE(file);
     const fs::path path = fs::path(row.folder) / file;
     REQUIRE(fs::exists(path));
