@@ -10,18 +10,9 @@
 #include <cstdint>
 
 #include "quant/block.h"
+#include "quant/cuda/codes.h"
 #include "quant/cuda/words.h"
 #include "quant/formats.h"
-#include "quant/stats_sum.h"
-
-#ifdef __CUDACC__
-#include <cuda_fp4.h>
-#endif
-
-// Of Blackwell GPUs only, and only of targets as sm_100f; elsewhere cuda_fp4.h would emulate them, slowly.
-#if defined(__CUDA_ARCH__) && defined(__CUDA_ARCH_FAMILY_SPECIFIC__) && __CUDA_ARCH_FAMILY_SPECIFIC__ >= 1000
-#define ASSAY_FP4_INSTRUCTIONS
-#endif
 
 namespace assay::quant::cuda {
 
@@ -178,41 +169,6 @@ ASSAY_QUANT_INLINE void multiply(float (&v)[B], float factor) {
   for (int i = 0; i < B; ++i) v[i] *= factor;
 }
 
-// ---- bytes of packed tensors ----
-
-// Two values of the grid, the first in the low nibble.
-ASSAY_QUANT_INLINE std::uint32_t code_byte(float a, float b) {
-#ifdef ASSAY_FP4_INSTRUCTIONS
-  return __nv_cvt_float2_to_fp4x2(float2{a, b}, __NV_E2M1, cudaRoundNearest);
-#else
-  return static_cast<std::uint32_t>(block::code_of(a) | block::code_of(b) << 4);
-#endif
-}
-
-template <int B>
-ASSAY_QUANT_INLINE std::uint8_t scale_byte(bool sound, float stored) {
-  constexpr Format format = B == 16 ? Format::nvfp4 : Format::mxfp4;
-  return sound ? static_cast<std::uint8_t>(block::byte_of(format, stored)) : block::nan_byte(format);
-}
-
-// n <= B codes of a block to `p`; what is missing of the block is 0, and so is its code.
-template <int B>
-ASSAY_QUANT_INLINE void store_codes(std::uint8_t* p, int n, const float (&q)[B]) {
-  std::uint32_t words[B / 8] = {};
-  ASSAY_UNROLL
-  for (int i = 0; i < B; i += 2) {
-    words[i / 8] |= code_byte(q[i], q[i + 1]) << (i % 8 * 4);
-  }
-  if (n == B && aligned(p, B / 2)) {
-    store_aligned<B / 8>(p, words);
-    return;
-  }
-  ASSAY_UNROLL
-  for (int i = 0; i < B; i += 2) {
-    if (i < n) p[i / 2] = static_cast<std::uint8_t>(words[i / 8] >> (i % 8 * 4));
-  }
-}
-
 // ---- blocks along rows ----
 
 ASSAY_QUANT_INLINE std::int64_t blocks_in(std::int64_t n, int block) { return (n + block - 1) / block; }
@@ -364,38 +320,6 @@ struct ColumnBlocks {
   }
 };
 
-// The same, packed: a thread owns two columns, whose codes share a byte. Inputs as above, element by element where the two
-// are no word.
-template <Type T, int B>
-struct PackedColumns {
-  static ASSAY_QUANT_INLINE std::int64_t threads(const Job& job) { return blocks_in(job.rows, B) * blocks_in(job.cols, 2); }
-  static ASSAY_QUANT_INLINE void run(const Job& job, std::int64_t thread) {
-    const std::int64_t pairs = blocks_in(job.cols, 2), strip = quotient(thread, pairs), r0 = strip * B,
-                       c0 = (thread - strip * pairs) * 2;
-    const int height = block_length(job.rows - r0, B), n = block_length(job.cols - c0, 2);
-    float v[2][B];
-    ASSAY_UNROLL
-    for (int r = 0; r < B; ++r) {
-      float pair[2];
-      load_floats<T>(at<T>(job.in, (r0 + r) * job.stride + c0), r < height ? n : 0, pair);
-      v[0][r] = pair[0];
-      v[1][r] = pair[1];
-    }
-    const std::int64_t place = job.first_place + r0 * job.place_stride + c0;
-    ASSAY_UNROLL
-    for (int j = 0; j < 2; ++j) {
-      const auto [sound, scale] = quantize_block(job.spec, tensor_max_of(job), {place + j, job.place_stride}, v[j]);
-      ASSAY_UNROLL
-      for (int r = 0; r < B; ++r) v[j][r] = sound && j < n ? v[j][r] : 0.0f;
-      if (j < n) job.scales[strip * job.cols + c0 + j] = scale_byte<B>(sound, scale.stored);
-    }
-    ASSAY_UNROLL
-    for (int r = 0; r < B; ++r) {
-      if (r < height) job.codes[(r0 + r) * job.code_stride + c0 / 2] = static_cast<std::uint8_t>(code_byte(v[0][r], v[1][r]));
-    }
-  }
-};
-
 // ---- 16x16 tiles ----
 
 // Sixteen threads own a tile, each a row of it, which it keeps. The caller combines what load() and errors() give: the
@@ -484,69 +408,6 @@ struct TileRow {
     }
   }
 };
-
-// ---- the tensor's maximum ----
-
-// In pieces of 16 bytes.
-template <Type T>
-ASSAY_QUANT_INLINE std::int64_t parts_of_finite_max(const Job& job) {
-  return job.rows * blocks_in(job.cols, 4 * Words<T>::each);
-}
-
-// Part of the largest finite |x| that falls to one of `threads` threads; the caller combines.
-template <Type T>
-ASSAY_QUANT_INLINE std::int32_t part_of_finite_max(const Job& job, std::int64_t thread, std::int64_t threads) {
-  constexpr int B = 4 * Words<T>::each;
-  const std::int64_t pieces = blocks_in(job.cols, B), all = parts_of_finite_max<T>(job);
-  std::int32_t m = 0;
-  for (std::int64_t i = thread; i < all; i += threads) {
-    const std::int64_t row = quotient(i, pieces), c = (i - row * pieces) * B;
-    float v[B];
-    load_floats<T>(at<T>(job.in, row * job.stride + c), block_length(job.cols - c, B), v);
-    m = block::larger(m, largest_finite(v));
-  }
-  return m;
-}
-
-// ---- error figures ----
-
-// Part of the sums that falls to one of `threads` threads, which take pieces of 16 bytes in turns; ErrorStats without the
-// order of a CPU's sum. x and dq are matrices alike; codes (packed, may be null) say what is saturated.
-struct ErrorJob {
-  const void* x = nullptr;
-  const void* dq = nullptr;
-  std::int64_t rows = 0, cols = 0, stride = 0;
-  const std::uint8_t* codes = nullptr;
-  double damping = 0;
-};
-template <Type T>
-ASSAY_QUANT_INLINE std::int64_t parts_of_errors(const ErrorJob& job) {
-  return job.rows * blocks_in(job.cols, 4 * Words<T>::each);
-}
-template <Type T>
-ASSAY_QUANT_INLINE ErrorStats part_of_errors(const ErrorJob& job, std::int64_t thread, std::int64_t threads) {
-  constexpr int B = 4 * Words<T>::each;
-  const std::int64_t pieces = blocks_in(job.cols, B), all = parts_of_errors<T>(job);
-  ErrorStats sums;
-  sums.damping = job.damping;
-  for (std::int64_t i = thread; i < all; i += threads) {
-    const std::int64_t row = quotient(i, pieces), c = (i - row * pieces) * B, offset = row * job.stride + c;
-    const int n = block_length(job.cols - c, B);
-    float x[B], dq[B];
-    load_floats<T>(at<T>(job.x, offset), n, x);
-    load_floats<T>(at<T>(job.dq, offset), n, dq);
-    ASSAY_UNROLL
-    for (int j = 0; j < B; ++j) {
-      if (j >= n) continue;
-      add_error(sums, x[j], dq[j]);
-      if (job.codes) {
-        const int byte = job.codes[row * blocks_in(job.cols, 2) + (c + j) / 2];
-        sums.saturated += ((byte >> ((c + j) % 2 * 4)) & 7) == 7;
-      }
-    }
-  }
-  return sums;
-}
 
 // ---- the Hadamard transform ----
 

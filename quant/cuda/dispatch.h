@@ -8,6 +8,8 @@
 
 #include "quant/cuda/bodies.h"
 #include "quant/cuda/device.h"
+#include "quant/cuda/pack_bodies.h"
+#include "quant/cuda/sum_bodies.h"
 
 namespace assay::quant::cuda {
 
