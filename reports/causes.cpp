@@ -116,7 +116,25 @@ void offer(CauseRow& row, const std::vector<CauseRow>& rows, const std::vector<A
   if (best > 0) take(bridge_run, bridge_against, false);
 }
 
-void judge(CauseRow& row, double margin, double alpha) {
+// With how many seeds a pair would be decided, if its difference and their spread stay as they are; 0: none is known.
+std::int64_t seeds_to_decide(const CauseRow& row, double margin, double alpha) {
+  const Contrast& c = row.contrast;
+  if (c.seeds <= 1) return 0;
+  if (const auto seeds = seeds_to_rule_out(*c.points, c.deviation, margin)) return *seeds;
+  return seeds_to_show(*c.points, c.deviation, c.p > 0 ? std::max(1.0, row.adjusted / c.p) : 1, alpha).value_or(0);
+}
+
+// Gains that count for the cause found: of a declared pair that tests it alone.
+bool counts(const CauseRow& row) { return !row.proposed && row.contrast.points && *row.contrast.points > 0 && row.with.empty(); }
+
+const CauseRow* largest_gain(const std::vector<CauseRow>& rows) {
+  const CauseRow* best = nullptr;
+  for (const CauseRow& row : rows)
+    if (counts(row) && (best == nullptr || *row.contrast.points > *best->contrast.points)) best = &row;
+  return best;
+}
+
+void judge(CauseRow& row, const CauseRow* best, double margin, double alpha) {
   const Contrast& c = row.contrast;
   const std::string pair = c.run + " against " + c.against;
   if (!c.points) {
@@ -138,15 +156,15 @@ void judge(CauseRow& row, double margin, double alpha) {
   }
   if (row.adjusted < alpha) {
     row.word = "effect";
-    row.reason = std::string(*c.points > 0 ? "helps" : "harms") + ", and is not the cause found; " + evidence;
+    const bool open = *c.points > 0 && best != nullptr && best->adjusted >= alpha;   // it may be smaller than the cause
+    row.reason = std::string(*c.points > 0 ? "helps, " : "harms, ") +
+                 (open ? "but the larger gain of " + best->cause.name + " is not settled" : "and is not the cause found") + "; " + evidence;
     return;
   }
   row.word = "undecided";
   std::string needs;
   const double half = std::max(c.interval.high - *c.points, *c.points - c.interval.low);
-  if (c.seeds > 1) {
-    if (const auto seeds = seeds_to_rule_out(*c.points, c.deviation, margin)) needs = std::to_string(*seeds) + " seeds";
-  }
+  if (const std::int64_t seeds = seeds_to_decide(row, margin, alpha); seeds > 0) needs = std::to_string(seeds) + " seeds";
   if (needs.empty())
     if (const auto problems = problems_to_rule_out(*c.points, half, c.problems * c.seeds, margin))
       needs = std::to_string(*problems) + " test problems";
@@ -164,7 +182,22 @@ std::string toml_string(const std::string& plain) {
   return out + "\"";
 }
 
-void find_next(CauseTable& table, const SeriesLog& log, const std::vector<Arm>& arms) {
+// Seeds to run so that both arms have `count` in common: "4,5".
+std::string missing_seeds(const Arm& run, const Arm& against, std::int64_t count) {
+  std::set<std::int64_t> of_run, both;
+  for (const LoggedRun* each : run.runs) of_run.insert(each->result.seed);
+  for (const LoggedRun* each : against.runs)
+    if (of_run.count(each->result.seed) != 0) both.insert(each->result.seed);
+  std::string words;
+  for (std::int64_t seed = 1, have = static_cast<std::int64_t>(both.size()); have < count; ++seed)
+    if (both.count(seed) == 0) {
+      words += (words.empty() ? "" : ",") + std::to_string(seed);
+      ++have;
+    }
+  return words;
+}
+
+void find_next(CauseTable& table, const SeriesLog& log, const std::vector<Arm>& arms, double alpha) {
   std::map<std::string, std::vector<std::string>> missing;   // run -> causes that lack its figure
   std::vector<std::string> order;
   for (const CauseRow& row : table.rows) {
@@ -208,15 +241,13 @@ void find_next(CauseTable& table, const SeriesLog& log, const std::vector<Arm>& 
   }
   for (const CauseRow& row : table.rows) {
     if (row.word != "undecided" || row.proposed || !row.contrast.points || !row.with.empty()) continue;
-    const auto seeds = row.contrast.seeds > 1 ? seeds_to_rule_out(*row.contrast.points, row.contrast.deviation, table.margin)
-                                              : std::optional<std::int64_t>(row.contrast.seeds + 2);
-    if (!seeds) continue;
+    const std::int64_t seeds = row.contrast.seeds > 1 ? seeds_to_decide(row, table.margin, alpha) : row.contrast.seeds + 2;
+    if (seeds == 0) continue;
     NextRun next;
     next.id = row.cause.run;
-    next.what = row.cause.run + " and " + row.cause.against + " with " + std::to_string(*seeds) + " seeds";
+    next.what = row.cause.run + " and " + row.cause.against + " with " + std::to_string(seeds) + " seeds";
     next.command = "assay run " + log.id + " --only " + row.cause.against + "," + row.cause.run + " --seeds ";
-    for (std::int64_t seed = 1; seed <= std::min<std::int64_t>(*seeds, 20); ++seed)
-      next.command += (seed > 1 ? "," : "") + std::to_string(seed);
+    next.command += missing_seeds(*find_arm(arms, row.cause.run), *find_arm(arms, row.cause.against), std::min<std::int64_t>(seeds, 20));
     next.settles = {row.cause.name};
     table.next.push_back(std::move(next));
   }
@@ -230,6 +261,15 @@ const CauseRow* CauseTable::found() const {
   for (const CauseRow& row : rows)
     if (row.word == "found") return &row;
   return nullptr;
+}
+
+const CauseRow* CauseTable::leading() const {
+  const CauseRow* best = largest_gain(rows);
+  if (best == nullptr || best->word != "undecided") return nullptr;
+  const bool hint = best->contrast.p < 0.05 || std::any_of(rows.begin(), rows.end(), [](const CauseRow& row) {
+    return counts(row) && row.word == "effect";
+  });
+  return hint ? best : nullptr;   // otherwise it is the largest of nothing
 }
 
 CauseTable judge_causes(const SeriesLog& log, const std::vector<Arm>& arms, double alpha) {
@@ -290,11 +330,9 @@ CauseTable judge_causes(const SeriesLog& log, const std::vector<Arm>& arms, doub
   const std::vector<double> others = holm(p);
   for (std::size_t i = 0; i < tested.size(); ++i) tested[i]->adjusted = others[i];
 
-  CauseRow* found = nullptr;
-  for (CauseRow& row : table.rows)
-    if (!row.proposed && row.contrast.points && *row.contrast.points > 0 && row.with.empty() && row.adjusted < alpha &&
-        (found == nullptr || *row.contrast.points > *found->contrast.points))
-      found = &row;
+  const CauseRow* best = largest_gain(table.rows);
+  // The largest gain may turn out to be the cause although it is not significant yet: then no smaller one is called found.
+  const CauseRow* found = best != nullptr && best->adjusted < alpha ? best : nullptr;
   table.margin = found != nullptr ? log.cause_margin * *found->contrast.points : 5;
   table.margin_reason = found != nullptr
                             ? shortest(100 * log.cause_margin) + " % of the effect of the cause found, " + found->cause.name
@@ -305,13 +343,13 @@ CauseTable judge_causes(const SeriesLog& log, const std::vector<Arm>& arms, doub
       row.reason = "found: " + row.contrast.run + " against " + row.contrast.against + ": " +
                    points_text(*row.contrast.points) + ", 95 % interval " + interval_text(row.contrast.interval) + " (" +
                    row.contrast.test + ", " + p_words(row.contrast.p) + ", Holm-adjusted " + p_words(row.adjusted) +
-                   "), the largest significant gain";
+                   "), the largest gain";
       continue;
     }
-    judge(row, table.margin, alpha);
+    judge(row, best, table.margin, alpha);
     if (row.word == "undecided" && !row.proposed) offer(row, table.rows, arms, configs);
   }
-  find_next(table, log, arms);
+  find_next(table, log, arms, alpha);
   return table;
 }
 

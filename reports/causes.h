@@ -15,8 +15,8 @@ struct CauseRow {
   std::vector<std::string> keys;      // in which the pair differs
   Contrast contrast;
   double adjusted = 1;                // p, Holm over the causes that have one
-  // found: the largest significant gain; ruled out: the interval lies within the margin; effect: significant, and not
-  // within the margin; undecided: none of these.
+  // found: the largest gain of all, and significant; ruled out: the interval lies within the margin; effect: significant,
+  // and not within the margin; undecided: none of these.
   std::string word;
   std::string reason;                 // a plain sentence
   std::vector<std::string> with;      // other causes that the pair changes too: it tests none of them alone
@@ -37,6 +37,9 @@ struct CauseTable {
   double margin = 5;                  // points
   std::string margin_reason;
   const CauseRow* found() const;
+  // The largest gain, where it is not settled but something speaks for it: its own p before Holm's correction, or smaller
+  // gains that are significant, none of which is called found while this may be the cause. nullptr: none.
+  const CauseRow* leading() const;
   std::int64_t not_listed = 0;        // further pairs that differ in one key
   std::vector<NextRun> next;          // the one that settles most first
 };

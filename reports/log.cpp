@@ -115,13 +115,10 @@ Part summary_part(const Facts& facts) {
     Line line = {strong("The cause found: " + found->cause.name + ". ")};
     for (Inline& piece : sourced(found->reason.substr(found->reason.find(": ") + 2) + ".", found->contrast.sources)) line.push_back(std::move(piece));
     list.items.push_back(std::move(line));
-    // A larger gain that is not significant may be the cause all the same: nobody should take the one found for settled.
-    for (const CauseRow& row : facts.causes.rows) {
-      if (row.proposed || row.word != "undecided" || !row.contrast.points || !row.with.empty() || *row.contrast.points <= *found->contrast.points) continue;
-      Line open = {strong("A larger gain that is not settled: " + row.cause.name + ". ")};
-      for (Inline& piece : sourced(row.reason.substr(row.reason.find("; ") + 2) + ".", row.contrast.sources)) open.push_back(std::move(piece));
-      list.items.push_back(std::move(open));
-    }
+  } else if (const CauseRow* leading = facts.causes.leading()) {
+    Line line = {strong("No cause is settled; the largest gain: " + leading->cause.name + ". ")};
+    for (Inline& piece : sourced(leading->reason.substr(leading->reason.find("; ") + 2) + ".", leading->contrast.sources)) line.push_back(std::move(piece));
+    list.items.push_back(std::move(line));
   } else if (!facts.log.causes.empty())
     list.items.push_back({strong("No cause has been found: "), text("no pair shows a significant gain that it tests alone.")});
   // Names of causes may have commas in them.

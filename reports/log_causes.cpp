@@ -185,7 +185,7 @@ Part causes_part(const Facts& facts) {
     return part;
   }
   if (!declared.rows.empty()) {
-    declared.notes.push_back({text("found: the largest significant gain; ruled out: the 95 % interval of the difference lies within ±" +
+    declared.notes.push_back({text("found: the largest gain of all, and significant; ruled out: the 95 % interval of the difference lies within ±" +
                                    fixed(facts.causes.margin, 1) + " points, which is " + facts.causes.margin_reason +
                                    "; effect: significant, and not within it; undecided: none of these")});
     declared.notes.push_back({text("a cause is ruled out by evidence of no effect, not by want of evidence")});

@@ -205,4 +205,12 @@ std::optional<std::int64_t> seeds_to_rule_out(double difference, double deviatio
   return std::nullopt;
 }
 
+std::optional<std::int64_t> seeds_to_show(double difference, double deviation, double factor, double alpha) {
+  for (std::int64_t seeds = 2; seeds <= 1000; ++seeds) {
+    const double t = boost::math::quantile(boost::math::students_t(static_cast<double>(seeds - 1)), 1 - alpha / (2 * factor));
+    if (std::abs(difference) > t * deviation / std::sqrt(static_cast<double>(seeds))) return seeds;
+  }
+  return std::nullopt;
+}
+
 }  // namespace assay::report

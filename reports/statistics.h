@@ -80,5 +80,8 @@ std::optional<double> detectable(double base, std::int64_t n, double alpha = 0.0
 std::optional<std::int64_t> problems_to_rule_out(double difference, double half, std::int64_t n, double margin);
 // The same with seeds whose differences have this standard deviation, up to 1000; nothing when there is no such number.
 std::optional<std::int64_t> seeds_to_rule_out(double difference, double deviation, double margin, double confidence = 0.95);
+// Seeds with differences of this mean and standard deviation whose t test, its p times `factor` (Holm's), lies below alpha,
+// up to 1000; nothing when there is no such number.
+std::optional<std::int64_t> seeds_to_show(double difference, double deviation, double factor, double alpha = 0.05);
 
 }  // namespace assay::report

@@ -193,4 +193,9 @@ TEST_CASE("what can be seen, and what it takes") {
   REQUIRE(seeds);
   CHECK(*seeds == 5);   // t(4) = 2.776: 2.776 * 3 / sqrt(5) = 3.72 <= 4; four seeds: 4.77
   CHECK_FALSE(seeds_to_rule_out(5, 3, 5));
+  // By R: t = 51.5 / (8.9 / sqrt(3)) has p = .0098 with 2 degrees of freedom, and .0014 with one seed more.
+  CHECK(seeds_to_show(51.5, 8.9, 1) == 3);
+  CHECK(seeds_to_show(51.5, 8.9, 6) == 4);
+  CHECK(seeds_to_show(-51.5, 8.9, 6) == 4);
+  CHECK_FALSE(seeds_to_show(0, 8.9, 1));
 }
