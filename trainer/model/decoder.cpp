@@ -98,6 +98,14 @@ at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& la
   layout = Layout::of(lengths);
   cover(model, layout->longest);
   model.refresh();
+  // What outlives the layers gets its place before them: left among the blocks that each layer takes and frees, it would
+  // keep the next layer's from fitting there, and the heap would grow to several times what is in use.
+  std::vector<at::Tensor> kept_keys, kept_values;
+  if (keys && !at::GradMode::is_enabled()) {
+    const std::vector<std::int64_t> all = {static_cast<std::int64_t>(model.layers.size()), layout->tokens, model.heads.key_width()};
+    kept_keys = at::empty(all, at::kFloat).unbind();
+    kept_values = at::empty(all, at::kFloat).unbind();
+  }
   at::Tensor x = model.embed(ids);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     Layer& layer = model.layers[i];
@@ -105,8 +113,8 @@ at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& la
     x = model.after_attention(layer, x, attention(now.q, now.k, now.v, {}, {}, layout, model.heads));
     if (model.layer_observer) model.layer_observer(static_cast<std::int64_t>(i), x);
     if (keys) {
-      keys->push_back(now.k);
-      values->push_back(now.v);
+      keys->push_back(kept_keys.empty() ? now.k : kept_keys[i].copy_(now.k));
+      values->push_back(kept_values.empty() ? now.v : kept_values[i].copy_(now.v));
     }
   }
   return model.normalize(x, model.norm, model.norm_noise);

@@ -1,8 +1,11 @@
 // Loading a Hugging Face folder's weights, and making fresh ones.
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 
+#include <cstdlib>
+#include <new>
 #include <set>
 #include <stdexcept>
 
@@ -19,12 +22,28 @@ std::string projection_name(std::int64_t layer, const std::string& projection) {
 
 namespace {
 
+// LibTorch asks glibc for aligned blocks, and glibc 2.36 looks for one larger than asked for, to cut the aligned part from
+// it: the block that was freed a moment ago, of just the size, is passed over, and the heap grows to twice what is in
+// use. Here a plain block is taken and the alignment made within it, so it is found again.
+struct Blocks final : c10::Allocator {
+  c10::DataPtr allocate(std::size_t bytes) override {
+    if (bytes == 0) return {nullptr, c10::Device(c10::kCPU)};
+    void* block = std::malloc(bytes + c10::gAlignment);
+    if (block == nullptr) throw std::bad_alloc();
+    const auto at = (reinterpret_cast<std::uintptr_t>(block) + c10::gAlignment - 1) & ~(c10::gAlignment - 1);
+    return {reinterpret_cast<void*>(at), block, &std::free, c10::Device(c10::kCPU)};
+  }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
+};
+
 // A step takes and frees the same hundred megabytes again and again. glibc would hand every large block back to the
 // kernel and have its pages cleared anew: a twentieth of a step.
 void keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  static Blocks blocks;
+  c10::SetCPUAllocator(&blocks);
 #endif
 }
 
