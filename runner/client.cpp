@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -36,6 +37,13 @@ Fd try_connect(const std::string& path) {
   std::memcpy(address.sun_path, path.data(), path.size());
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return Fd();
+  // A daemon that was killed while it started a program leaves its socket to that one until it executes: a connection is
+  // taken then that nobody will ever answer.
+  ucred listener{};
+  socklen_t size = sizeof listener;
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &listener, &size) == 0 && listener.pid > 0 &&
+      ::kill(listener.pid, 0) != 0 && errno == ESRCH)
+    return Fd();
   return socket;
 }
 
