@@ -69,7 +69,7 @@ struct Shape {
 Shape shape_of(std::string_view text) {
   Shape shape;
   std::vector<std::map<std::string, int>> keys(1);
-  json::parse(text, [&](int depth, json::parse_event_t event, json& parsed) {
+  [[maybe_unused]] const json whole = json::parse(text, [&](int depth, json::parse_event_t event, json& parsed) {
     shape.deepest = std::max(shape.deepest, depth);
     if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end || event == json::parse_event_t::array_end) keys.pop_back();
