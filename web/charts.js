@@ -2,6 +2,8 @@
 import uPlot from './uPlot.js';
 import {h, fill, number} from './dom.js';
 
+document.head.append(h('link', {rel: 'stylesheet', href: new URL('./uPlot.css', import.meta.url).pathname}));
+
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 export const palette = () => Array.from({length: 8}, (_, i) => color(`--curve-${i}`));
 

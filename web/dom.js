@@ -35,8 +35,11 @@ export function svg(tag, attributes = {}, ...children) {
 
 const missing = '–';
 
+// A tie goes to the even digit, as in the reports: 8 of 128 are 6.2 %.
 export function percent(share, digits = 1) {
-  return typeof share === 'number' ? (share * 100).toFixed(digits) : missing;
+  if (typeof share !== 'number') return missing;
+  const value = share * 100;
+  return (digits === 1 && value % 1 === 0.25 ? value - 0.05 : value).toFixed(digits);
 }
 
 export function number(value, digits = 3) {

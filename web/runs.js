@@ -177,7 +177,7 @@ export async function show(main) {
       location.href = `/run/${data.number}`;
     }},
       h('span.cell.num', {role: 'gridcell'}, h('label.mark', {title: 'Mark for comparison'}, h('input', {type: 'checkbox', tabindex: '-1', checked: marked.has(data.number), 'aria-label': `Mark run ${data.number}`, onchange: () => mark(data)}), h('span', {}, data.number))),
-      h('span.cell.run', {role: 'gridcell'}, h('a', {href: `/run/${data.number}`, tabindex: '-1'}, data.run), h('span.seed', {}, ` s${data.seed}`), data.title ? h('span.title', {title: data.title}, data.title) : null),
+      h('span.cell.run', {role: 'gridcell', elementtiming: index ? null : 'row'}, h('a', {href: `/run/${data.number}`, tabindex: '-1'}, data.run), h('span.seed', {}, ` s${data.seed}`), data.title ? h('span.title', {title: data.title}, data.title) : null),
       h('span.cell.series', {role: 'gridcell'}, data.series),
       h('span.cell.state', {role: 'gridcell'}, badge(data.state, why), why ? h('span.why', {title: why}, why) : null),
       h('span.cell.step', {role: 'gridcell'}, data.step === null ? h('span.none', {}, '–') : [bar(data.state === 'succeeded' ? 1 : share), h('span', {}, `${data.step}/${data.total_steps ?? '?'}`)]),

@@ -1,10 +1,12 @@
 // What a person sees and does, in a real Chromium: run by tests/web/browser.
 import {spawn, execFileSync} from 'node:child_process';
 import fs from 'node:fs';
+import http from 'node:http';
 import path from 'node:path';
 import {pathToFileURL} from 'node:url';
 
 const [build, web, chromiumPath, ...more] = process.argv.slice(2);
+const loads = more.includes('--loads') ? Number(more[more.indexOf('--loads') + 1]) : 5;
 const {chromium} = await import(pathToFileURL(path.resolve(web, 'playwright-core/index.mjs')));
 const bin = (name) => path.resolve(build, 'bin', name);
 const root = path.resolve(build, 'test-data/browser');
@@ -282,17 +284,28 @@ const scenarios = {
     try {
       const page = await open(home);
       await visit(page, home.base);           // the server has read its registry once
-      const times = [];
-      for (let i = 0; i < 5; ++i) {
+      // When the first row was on the screen, as the browser says; and beside it the same of a page that holds one word,
+      // from a server of this process: what the browser itself takes on this machine at this minute.
+      const bare = http.createServer((request, response) => {
+        response.setHeader('Content-Type', 'text/html');
+        response.end('<!doctype html><title>bare</title><p elementtiming="row">word</p>');
+      }).listen(0, '127.0.0.1');
+      const load = async (address) => {
         await page.waitForTimeout(500);         // the page before has been painted: its work is not this one's
-        await page.goto(home.base, {waitUntil: 'commit'});
-        times.push(await page.evaluate(() => new Promise((resolve) => {
-          const look = () => document.querySelector('.list .row a') ? requestAnimationFrame(() => resolve(performance.now())) : setTimeout(look, 1);
-          look();
-        })));
+        await page.goto(address, {waitUntil: 'commit'});
+        return page.evaluate(() => new Promise((resolve) =>
+          new PerformanceObserver((list) => resolve(list.getEntries()[0].renderTime)).observe({type: 'element', buffered: true})));
+      };
+      const times = [], bares = [];
+      for (let i = 0; i < loads; ++i) {
+        times.push(await load(home.base));
+        bares.push(await load(`http://127.0.0.1:${bare.address().port}/`));
       }
-      times.sort((a, b) => a - b);
-      console.log(`first page with 10,000 runs: ${times.map((time) => time.toFixed(0)).join(', ')} ms from the start of the navigation to rows on the screen (aim: 200 ms)`);
+      bare.close();
+      page.complaints.length = 0;               // of the other server: another address, no icon
+      const figures = (all) => all.sort((a, b) => a - b).map((time) => time.toFixed(0)).join(', ');
+      console.log(`first page with 10,000 runs: ${figures(times)} ms from the start of the navigation to rows on the screen (aim: 200 ms); a page of one word: ${figures(bares)} ms`);
+      await page.goto(home.base);
       check('rows come within a generous bound', times[0] < 5000, times);
       await page.waitForSelector('html[data-ready]');
       check('all are counted', (await page.locator('.foot').innerText()).replace(/\u2009/g, '').startsWith('10000 runs'), await page.locator('.foot').innerText());

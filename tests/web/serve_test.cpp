@@ -65,7 +65,7 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
   REQUIRE(index.status == 200);
   CHECK(index.headers.at("content-type") == "text/html; charset=utf-8");
   std::set<std::string> files = {"/static/icon.svg"};
-  const std::regex quoted("(/static/[0-9a-f]{16}/)[A-Za-z.]+"), imported("from '\\./([A-Za-z.]+)'|import\\('\\./([A-Za-z.]+)'\\)|'\\./([A-Za-z]+\\.js)'");
+  const std::regex quoted("(/static/[0-9a-f]{16}/)[A-Za-z.]+"), imported("from '\\./([A-Za-z.]+)'|import\\('\\./([A-Za-z.]+)'\\)|'\\./([A-Za-z]+\\.(?:js|css))'");
   std::string folder;
   for (std::sregex_iterator at(index.body.begin(), index.body.end(), quoted), end; at != end; ++at) {
     folder = at->str(1);
@@ -97,6 +97,7 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
       CHECK(answer.headers.at("cache-control") == (file.starts_with(folder) ? "max-age=31536000, immutable" : "no-cache"));
     }
   CHECK(files.count(folder + "uPlot.js") == 1);
+  CHECK(files.count(folder + "uPlot.css") == 1);
   CHECK(files.count(folder + "compare.js") == 1);
   CHECK(index.headers.at("cache-control") == "no-store");
   CHECK(page.get("/static/0123456789abcdef/app.js").headers.at("cache-control") == "no-cache");   // of another program
