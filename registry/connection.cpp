@@ -76,6 +76,14 @@ void Registry::lay_out_log() {
   });
 }
 
+std::int64_t Registry::version_of_others() const {
+  return impl_->read([&] {
+    Use use(impl_->statement("PRAGMA data_version"));
+    use.step();
+    return use.integer(0);
+  });
+}
+
 void Registry::batch(const std::function<void()>& body) { impl_->write(body); }
 
 }  // namespace assay::registry

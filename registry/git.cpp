@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "support/lazy_library.h"
+#include "support/looks.h"
 
 // What is called of libgit2, which is loaded where there is a repository to read.
 static assay::support::LazyLibrary& libgit2() {
@@ -82,12 +83,16 @@ void start() {
                            (error && error->message ? error->message : "unknown error"));
 }
 
+bool there(const fs::path& path) {
+  const fs::file_type type = support::type_at(path);
+  return type != fs::file_type::not_found && type != fs::file_type::none;
+}
+
 // Is there anything at `folder` or above that libgit2 might take for a repository, bare ones included? Where there is not,
 // which is decided by a few looks, it is not loaded at all.
 bool may_be_in_repository(fs::path folder) {
-  for (std::error_code ignored;; folder = folder.parent_path()) {
-    if (fs::exists(folder / ".git", ignored) || (fs::exists(folder / "HEAD", ignored) && fs::exists(folder / "objects", ignored)))
-      return true;
+  for (;; folder = folder.parent_path()) {
+    if (there(folder / ".git") || (there(folder / "HEAD") && there(folder / "objects"))) return true;
     if (!folder.has_relative_path()) return false;
   }
 }
@@ -95,10 +100,11 @@ bool may_be_in_repository(fs::path folder) {
 Repository open(const fs::path& where) {
   std::error_code ignored;
   fs::path folder = fs::absolute(where, ignored);
-  while (!fs::exists(folder, ignored) && folder.has_relative_path()) folder = folder.parent_path();
+  while (!there(folder) && folder.has_relative_path()) folder = folder.parent_path();
   // Where its links lead, as libgit2 sees it: a folder may be a link into a repository.
-  if (const fs::path real = fs::canonical(folder, ignored); !ignored) folder = real;
+  folder = support::canonical_or_same(folder);
   if (!may_be_in_repository(folder)) return nullptr;
+  support::look_cannot_be_kept();   // its working tree is looked through each time
   start();
   git_repository* repository = nullptr;
   const int result = git_repository_open_ext(&repository, folder.c_str(), 0, nullptr);

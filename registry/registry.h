@@ -170,6 +170,9 @@ class Registry {
   // a disk without room for it does without.
   void lay_out_log();
 
+  // Another number whenever another connection has committed since the last call; what this one commits changes nothing.
+  std::int64_t version_of_others() const;
+
   void put_series(const SeriesRow& series);
   std::optional<SeriesRow> series(const std::string& id) const;
   std::vector<SeriesRow> all_series() const;

@@ -27,6 +27,7 @@
 #include "runner/errors.h"
 #include "runner/fleet.h"
 #include "runner/front/keeper.h"
+#include "runner/kept_submissions.h"
 #include "runner/process.h"
 #include "runner/protocol.h"
 #include "runner/records.h"
@@ -191,9 +192,22 @@ class Daemon {
         return reply;
       }
       if (op == "submit") {
-        const std::vector<std::int64_t> numbers = fleet_.submit(submission_from_json(request));
-        asio::post(io_, [this] { warm_.wanted(); });   // whoever asked has his answer before
-        return {{"ok", true}, {"numbers", numbers}};
+        const auto submit = [this](const Submission& submission) -> json {
+          json reply = {{"ok", true}, {"numbers", fleet_.submit(submission)}};
+          asio::post(io_, [this] { warm_.wanted(); });   // whoever asked has his answer before
+          return reply;
+        };
+        if (request.contains("kept")) {
+          const Submission* kept = kept_.again(request.at("kept").get<std::int64_t>(), request.at("batch").get<std::string>(),
+                                               request.at("created").get<std::string>());
+          if (kept == nullptr) return {{"ok", true}};
+          return submit(*kept);
+        }
+        const Submission submission = submission_from_json(request);
+        json reply = submit(submission);
+        if (request.value("keep", false))
+          if (const std::int64_t number = kept_.keep(submission); number != 0) reply["kept"] = number;
+        return reply;
       }
       if (op == "kill") {
         fleet_.kill(request.at("numbers").get<std::vector<std::int64_t>>(),
@@ -264,6 +278,7 @@ class Daemon {
   void add_details(json& reply) const {
     reply["commit"] = registry::build_facts().commit;
     reply["protocol"] = kProtocol;
+    reply["submitted_again"] = kept_.times();   // adds whose submission it had already
     reply["socket"] = paths_.socket.string();
     std::error_code error;
     const fs::path program = fs::read_symlink("/proc/self/exe", error);
@@ -295,6 +310,7 @@ class Daemon {
   asio::signal_set signals_;
   asio::steady_timer lock_timer_;
   WarmKeeper warm_;
+  KeptSubmissions kept_;
   std::unique_ptr<Server> server_;
   double started_ = 0;
 };

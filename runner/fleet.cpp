@@ -130,8 +130,8 @@ void Fleet::refuse_what_never_fits(const std::string& what, const json& config) 
   const std::string never = never_fits(job_of(0, config, "", "").demand, queue_.machine);
   if (!never.empty())
     throw std::invalid_argument(what + ": it needs " + never +
-                                " on this machine; lower train.threads, schedule.memory or schedule.gpus, or start the "
-                                "daemon with more (`assay daemon --help`)");
+                                "; lower train.threads, schedule.memory or schedule.gpus, or start the daemon with more "
+                                "(`assay daemon --help`)");
 }
 
 // Of `after`, those that have not ended. With `success`, those that ended without it stay in and are told in `failed`.
@@ -225,17 +225,7 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   }
   if (!is_plain_name(submission.series.id))
     throw std::invalid_argument("a series cannot have the id '" + submission.series.id.substr(0, 80) + "'");
-  const fs::path series_folder = paths_.series() / submission.series.id;
-  fs::create_directories(series_folder);
-  // Every record is first a file: the registry can be rebuilt from these and the run folders.
-  write_if_changed(series_folder / "series.json", submission.series.json + "\n");
-  for (const FrozenFile& file : submission.files) {
-    if (!is_plain_name(file.name)) throw std::invalid_argument("a file cannot have the name '" + file.name.substr(0, 80) + "'");
-    if (file.name != "dirty.diff") write_if_changed(series_folder / file.name, file.bytes);
-  }
-  registry_.put_series(submission.series);
-  record_series_file(paths_, registry_, submission.series, unix_now());
-
+  put_series(submission);
   std::vector<registry::NewRun> runs;
   for (const SubmittedRun& submitted : submission.runs) runs.push_back(submitted.run);
   std::vector<fs::path> made;
@@ -270,6 +260,31 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   log_->info("{} runs of {} added: {} to {}", numbers.size(), submission.series.id, numbers.front(), numbers.back());
   asio::post(io_, [this, event] { happened(event); });  // whoever asked gets the numbers before the first one starts
   return numbers;
+}
+
+// The series' files and rows.
+void Fleet::put_series(const Submission& submission) {
+  const registry::SeriesRow& series = submission.series;
+  const fs::path folder = paths_.series() / series.id;
+  fs::create_directories(folder);
+  // Every record is first a file: the registry can be rebuilt from these and the run folders.
+  write_if_changed(folder / "series.json", series.json + "\n");
+  for (const FrozenFile& file : submission.files) {
+    if (!is_plain_name(file.name)) throw std::invalid_argument("a file cannot have the name '" + file.name.substr(0, 80) + "'");
+    if (file.name != "dirty.diff") write_if_changed(folder / file.name, file.bytes);
+  }
+  // The same series comes again and again. Its rows and what its file says are there unless somebody else has written.
+  if (const std::int64_t others = registry_.version_of_others(); others != others_ || series_.size() > 16) {
+    series_.clear();
+    others_ = others;
+  }
+  if (const auto known = series_.find(series.id); known != series_.end() && known->second.title == series.title &&
+                                                  known->second.goal == series.goal && known->second.json == series.json)
+    return;
+  series_.erase(series.id);
+  registry_.put_series(series);
+  record_series_file(paths_, registry_, series, unix_now());
+  if (series.json.size() < (64 << 10)) series_[series.id] = series;
 }
 
 void Fleet::happened(const Event& event) {

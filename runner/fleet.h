@@ -118,8 +118,11 @@ class Fleet : private Executor::Listener {
   struct Timer;
   std::unique_ptr<Timer> ingest_timer_, apply_timer_, due_timer_, disk_timer_;
   bool ingesting_ = false;
+  void put_series(const Submission& submission);
   struct Parsed;
   std::unique_ptr<Parsed> parsed_;                        // the configuration that was looked at last
+  std::map<std::string, registry::SeriesRow> series_;     // some that this daemon has recorded, as it did
+  std::int64_t others_ = 0;                               // the registry's version_of_others() when they were
   std::set<std::int64_t> unadopted_;                      // by restore(), so far
   std::set<std::int64_t> restoring_;                      // those, and the ended ones of which there is more to read
   std::function<void()> restored_;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "runner/errors.h"
+#include "support/looks.h"
 
 namespace assay::runner {
 namespace {
@@ -77,7 +78,7 @@ fs::path program_folder() {
 fs::path find_trainer() {
   const auto given = folder_of("ASSAY_TRAIN");
   const fs::path trainer = given ? fs::absolute(*given) : program_folder() / "assay-train";
-  if (::access(trainer.c_str(), X_OK) != 0 || fs::is_directory(trainer))
+  if (!support::may_execute(trainer) || support::is_folder_at(trainer))
     throw UserError(kFault, trainer.string() + ": the trainer is not there or cannot be executed; " +
                                 (given ? "correct ASSAY_TRAIN, or unset it to use the one beside assay"
                                        : "build it (make build), or set ASSAY_TRAIN to it"));

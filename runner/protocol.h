@@ -2,6 +2,9 @@
 //
 //   {"protocol": 1, "op": "status"}                       -> {"ok": true, "pid", "slots", "used", "waits": {"17": "…"}, …}
 //   {"protocol": 1, "op": "submit", "series", "runs", …}  -> {"ok": true, "numbers": [17, 18]}
+//     with "keep": true                                   -> also "kept": 3, where the daemon keeps it for a while; then
+//   {"protocol": 1, "op": "submit", "kept": 3, "batch", "created"} is the same again, as of another moment; without
+//                                                            "numbers" in the reply it is not kept any more: nothing was done
 //   {"protocol": 1, "op": "kill", "numbers", "by", "grace"} -> {"ok": true}
 //   {"protocol": 1, "op": "pause", "numbers", "checkpoint", "by"}, "resume", "restart" ("fresh"), "clean" ("checkpoints")
 //   {"protocol": 1, "op": "edit", "number", "by", and what is new}, {"op": "group", "name", "limit": N or null}

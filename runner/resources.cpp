@@ -64,20 +64,27 @@ std::set<int> gpus_of_machine() {
 Resources resources_of(const DaemonOptions& options) {
   Resources resources;
   Machine& machine = resources.machine;
-  if (options.slots > 0) machine.cores = options.slots;
+  if (options.slots > 0) machine.cores = options.slots, machine.cores_from = "--slots " + std::to_string(options.slots);
   else if (const auto text = variable("ASSAY_SLOTS"))
-    machine.cores = number_from("ASSAY_SLOTS", *text, 1, 1'000'000, "a number of cores; unset it or set it to 1 or more");
-  else machine.cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    machine.cores = number_from("ASSAY_SLOTS", *text, 1, 1'000'000, "a number of cores; unset it or set it to 1 or more"),
+    machine.cores_from = "ASSAY_SLOTS=" + *text;
+  else {
+    machine.cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    if (machine.cores < ::sysconf(_SC_NPROCESSORS_ONLN)) machine.cores_from = "fewer processors than the machine has";
+  }
 
-  if (options.memory > 0) machine.memory = options.memory;
+  if (options.memory > 0) machine.memory = options.memory, machine.memory_from = "--memory " + std::to_string(options.memory);
   else if (const auto text = variable("ASSAY_MEMORY"))
-    machine.memory = number_from<std::int64_t>("ASSAY_MEMORY", *text, 1, std::int64_t{1} << 40, "a number of MiB");
+    machine.memory = number_from<std::int64_t>("ASSAY_MEMORY", *text, 1, std::int64_t{1} << 40, "a number of MiB"),
+    machine.memory_from = "ASSAY_MEMORY=" + *text;
   else machine.memory = (::sysconf(_SC_PHYS_PAGES) / 1024) * (::sysconf(_SC_PAGESIZE) / 1024);
 
   const std::string gpus = options.gpus != "auto" ? options.gpus : variable("ASSAY_GPUS").value_or("auto");
   if (gpus == "auto") {
     machine.gpus = gpus_of_machine();
+    if (const auto visible = variable("CUDA_VISIBLE_DEVICES")) machine.gpus_from = "CUDA_VISIBLE_DEVICES=" + *visible;
   } else {
+    machine.gpus_from = (options.gpus != "auto" ? "--gpus " : "ASSAY_GPUS=") + gpus;
     const auto named = indices(gpus);
     if (!named) throw UserError(kUsage, "--gpus: '" + gpus + "' is no list of indices; write 0,1 or none");
     machine.gpus = *named;

@@ -326,15 +326,16 @@ std::vector<std::int64_t> circle(const Queue& queue, std::int64_t number, const 
 
 std::string never_fits(const Demand& demand, const Machine& machine) {
   if (!demand.here) return "";
+  const auto text = [](const std::string& needed, std::int64_t have, const std::string& from) {
+    const std::string number = have == 0 ? "none" : std::to_string(have);
+    if (from.empty()) return needed + ", and this machine has " + number;
+    return needed + ", and the daemon may give " + number + " (started with " + from + ")";
+  };
   const auto gpus = static_cast<int>(machine.gpus.size());
-  if (demand.cores > machine.cores)
-    return count(demand.cores, "core", "cores") + ", and there " +
-           (machine.cores == 1 ? "is 1" : "are " + std::to_string(machine.cores));
+  if (demand.cores > machine.cores) return text(count(demand.cores, "core", "cores"), machine.cores, machine.cores_from);
   if (demand.memory > machine.memory)
-    return std::to_string(demand.memory) + " MiB of memory, and there are " + std::to_string(machine.memory);
-  if (demand.gpus > gpus)
-    return count(demand.gpus, "GPU", "GPUs") + ", and there " +
-           (gpus == 0 ? "is none" : gpus == 1 ? "is 1" : "are " + std::to_string(gpus));
+    return text(std::to_string(demand.memory) + " MiB of memory", machine.memory, machine.memory_from);
+  if (demand.gpus > gpus) return text(count(demand.gpus, "GPU", "GPUs"), gpus, machine.gpus_from);
   return "";
 }
 

@@ -35,6 +35,8 @@ struct Machine {
   int cores = 1;
   std::int64_t memory = 0;           // MiB
   std::set<int> gpus;                // indices that may be given away
+  // What set each, as what the daemon was started with ("ASSAY_SLOTS=4", "--slots 4"); empty: it is all of the machine.
+  std::string cores_from, memory_from, gpus_from;
 };
 
 struct Job {

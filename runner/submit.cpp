@@ -18,6 +18,7 @@
 #include "runner/protocol.h"
 #include "runner/selection.h"
 #include "runner/view.h"
+#include "support/looks.h"
 
 namespace assay::runner {
 namespace {
@@ -137,7 +138,56 @@ class Preflight {
   std::map<std::string, std::size_t> place_;
 };
 
+// The facts' sums for the model and data of a run: cheap to ask again, as sums are kept by the files' times.
+std::string input_sums(const spec::Derived& derived, const fs::path& cache) {
+  const auto ask = [model = derived.model_path, train = derived.train_path, test = derived.test_path, cache] {
+    const support::Looks::Recording none(nullptr);
+    return registry::input_facts(model, train, test, cache);
+  };
+  std::string sums = ask();
+  if (auto* looks = support::Looks::current()) looks->add([ask, sums] { return ask() == sums; });
+  return sums;
+}
+
+json programs_noted(const std::vector<std::string>& argv, const fs::path& folder, ProgramMarks& marks) {
+  const auto ask = [argv, folder, &marks] {
+    const support::Looks::Recording none(nullptr);
+    return programs_of(argv, folder, &marks);
+  };
+  json programs = ask();
+  if (auto* looks = support::Looks::current()) looks->add([ask, programs] { return ask() == programs; });
+  return programs;
+}
+
+// Batch and time into the runs.
+void fill_in(Prepared& prepared) {
+  if (prepared.filled_in) return;
+  for (Submission& submission : prepared.submissions)
+    for (SubmittedRun& submitted : submission.runs) {
+      json document = json::parse(submitted.run.run_json);
+      document["batch"] = prepared.batch;
+      document["created"] = prepared.created;
+      submitted.run.run_json = dump(document);
+      submitted.run.batch = prepared.batch;
+    }
+  prepared.filled_in = true;
+}
+
 }  // namespace
+
+void read_machine(Kept& kept) {
+  const double now = unix_now();
+  if (!kept.environment.empty() && now - kept.environment_read <= 10 && now >= kept.environment_read) return;
+  const support::Looks::Recording none(nullptr);
+  kept.environment = registry::environment_facts();
+  kept.environment_read = now;
+}
+
+void renew(Prepared& prepared) {
+  prepared.batch = new_batch_id();
+  prepared.created = iso_time(unix_now());
+  prepared.filled_in = false;
+}
 
 Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
   Kept none;
@@ -148,6 +198,7 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
   if (!options.after.empty() || !options.after_any.empty() ||
       std::any_of(words.begin(), words.end(), [](const std::string& word) { return as_number(word).has_value(); }))
     registry = Registry::open(paths.registry(), Registry::Access::read_only);
+  if (registry || options.doctor) support::look_cannot_be_kept();
   const json labels = labels_of(options.labels);
   std::vector<ResolvedSeries> all = resolve(options.what, registry ? &*registry : nullptr);
   const auto numbers_after = [&](const std::vector<std::string>& runs) {
@@ -163,14 +214,12 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
   Preflight preflight(all);
   if (options.doctor) preflight.run(paths, options.strict);
 
-  const std::string batch = new_batch_id(), created = iso_time(unix_now());
-  if (const double now = unix_now(); kept->environment.empty() || now - kept->environment_read > 10 || now < kept->environment_read) {
-    kept->environment = registry::environment_facts();
-    kept->environment_read = now;
-  }
+  read_machine(*kept);
   const std::string& environment = kept->environment;
   std::map<std::tuple<std::string, std::string, std::string>, std::string> inputs;
   Prepared prepared;
+  renew(prepared);
+  prepared.filled_in = true;
   for (ResolvedSeries& series : all) {
     const registry::CodeFacts code = code_facts_for(series.folder);
     std::map<std::vector<std::string>, json> executed;   // what each command line starts, looked at once
@@ -182,21 +231,20 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
       registry::NewRun& run = resolved.run;
       const spec::Derived& derived = resolved.derived;
       std::string& sums = inputs[{derived.model_path, derived.train_path, derived.test_path}];
-      if (sums.empty())
-        sums = registry::input_facts(derived.model_path, derived.train_path, derived.test_path, paths.input_cache());
+      if (sums.empty()) sums = input_sums(derived, paths.input_cache());
       json document = json::parse(run.run_json);
-      document["batch"] = batch;
-      document["created"] = created;
+      document["batch"] = prepared.batch;
+      document["created"] = prepared.created;
       document["labels"] = labels;
       document["work_folder"] = series.folder.string();
       const bool own = resolved.config.trainer.kind == "embedded";
       if (own) document["trainer"] = trainer;
       json& programs = executed[own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv];
       if (programs.is_null())
-        programs = programs_of(own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv, series.folder, &kept->marks);
+        programs = programs_noted(own ? std::vector<std::string>{trainer} : resolved.config.trainer.argv, series.folder, kept->marks);
       document["programs"] = programs;
       run.run_json = dump(document);
-      run.batch = batch;
+      run.batch = prepared.batch;
       run.code_json = code.json;
       run.environment_json = environment;
       run.inputs_json = sums;
@@ -212,10 +260,19 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
   return prepared;
 }
 
-std::vector<std::int64_t> submit_prepared(Client& client, const Prepared& prepared) {
+std::vector<std::int64_t> submit_prepared(Client& client, Prepared& prepared, AtDaemon* at) {
+  if (at != nullptr && at->kept != 0) {
+    const json reply = client.request("submit", {{"kept", at->kept}, {"batch", prepared.batch}, {"created", prepared.created}});
+    if (reply.contains("numbers")) return reply.at("numbers").get<std::vector<std::int64_t>>();
+    at->kept = 0;   // it has let it go
+  }
+  fill_in(prepared);
   std::vector<std::int64_t> numbers;
   for (const Submission& submission : prepared.submissions) {
-    const json reply = client.request("submit", to_json(submission));
+    json message = to_json(submission);
+    if (at != nullptr) message["keep"] = true;
+    const json reply = client.request("submit", std::move(message));
+    if (at != nullptr) at->kept = reply.value("kept", std::int64_t{0});
     for (const json& number : reply.at("numbers")) numbers.push_back(number.get<std::int64_t>());
   }
   return numbers;

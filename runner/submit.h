@@ -28,6 +28,8 @@ struct SubmitOptions {
 struct Prepared {
   std::vector<Submission> submissions;
   std::vector<std::string> labels;
+  std::string batch, created;           // of this command; in each run and its run_json as well, once filled_in
+  bool filled_in = false;
 };
 
 // What a process keeps that prepares one command after the other.
@@ -37,11 +39,24 @@ struct Kept {
   double environment_read = 0;          // unix seconds; they are read again after ten
 };
 
+// Reads the facts of the machine, unless they were read in the last ten seconds.
+void read_machine(Kept& kept);
+
 // Everything that can be refused without the daemon is refused here. Prints the preflight's warnings on stderr. Throws
-// UserError.
+// UserError. What it looks at is noted (support/looks.h), but for the facts of the machine; while that is the same, and with
+// the same options, environment, directory and facts, renew() gives what it would.
 Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept = nullptr);
-// Returns the numbers, in order. Throws UserError.
-std::vector<std::int64_t> submit_prepared(Client& client, const Prepared& prepared);
+// The same as another command, of this moment: with another batch and time.
+void renew(Prepared& prepared);
+
+// What the daemon keeps of a submission, so that the next with the same content need not bring it.
+struct AtDaemon {
+  std::int64_t kept = 0;                // 0: nothing
+};
+
+// Returns the numbers, in order. Throws UserError. With `at`, for a single submission: the daemon is told to keep it, and
+// where it has kept it only what renew() changes is sent.
+std::vector<std::int64_t> submit_prepared(Client& client, Prepared& prepared, AtDaemon* at = nullptr);
 
 // Both, so that everything is refused before a single run is queued; the labels in `labels`.
 std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,

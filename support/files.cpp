@@ -17,6 +17,7 @@
 #include <openssl/sha.h>
 
 #include "support/fault_point.h"
+#include "support/looks.h"
 
 namespace assay::support {
 namespace {
@@ -70,7 +71,11 @@ std::size_t read_some(const std::filesystem::path& path, const Fd& fd, char* to,
 
 }  // namespace
 
-std::string read_file(const std::filesystem::path& path) {
+namespace {
+
+constexpr std::size_t kLongestNoted = 1 << 20;   // bytes of a text that is kept to be compared
+
+std::string read_whole(const std::filesystem::path& path) {
   struct stat status {};
   const Fd fd = open_to_read(path, status);
   // One more than it says, so that its end is seen; files of /proc say nothing.
@@ -82,6 +87,22 @@ std::string read_file(const std::filesystem::path& path) {
   }
   text.resize(filled);
   return text;
+}
+
+}  // namespace
+
+std::string read_file(const std::filesystem::path& path) {
+  Looks* const looks = Looks::current();
+  if (looks == nullptr) return read_whole(path);
+  try {
+    std::string text = read_whole(path);
+    if (text.size() > kLongestNoted) looks->spoil();
+    else looks->add([path, text] { return read_whole(path) == text; });
+    return text;
+  } catch (...) {
+    looks->spoil();
+    throw;
+  }
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path)

@@ -7,6 +7,7 @@
 
 #include "experiments/spec/modules.h"
 #include "support/files.h"
+#include "support/looks.h"
 
 namespace assay::spec {
 
@@ -17,6 +18,7 @@ constexpr std::int64_t most_layers = 4096;  // more is a damaged file, not a mod
 
 // Lines that are not blank, as the trainer counts problems; -1 where the file cannot be read.
 std::int64_t problems_in(const std::string& path) {
+  support::look_cannot_be_kept();   // a data set is too long to be compared each time
   std::ifstream in(path);
   if (!in) return -1;
   std::int64_t count = 0;
@@ -34,10 +36,9 @@ std::int64_t total_steps(const Config& config, const std::string& train_path) {
 }
 
 ModelFacts read_model_facts(const fs::path& folder) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) return {-1, "there is no folder " + folder.string()};
+  if (!support::is_folder_at(folder)) return {-1, "there is no folder " + folder.string()};
   const fs::path file = folder / "config.json";
-  if (!fs::is_regular_file(file, error))
+  if (!support::is_file_at(file))
     return {-1, folder.string() + " is no Hugging Face model folder: it has no config.json"};
   try {
     const auto json = nlohmann::json::parse(support::read_file(file), nullptr, false);

@@ -1,6 +1,4 @@
 // Where series lie, and what must lie on this machine to run one.
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -9,6 +7,7 @@
 #include "experiments/spec/derived.h"
 #include "experiments/spec/series.h"
 #include "experiments/spec/shapes.h"
+#include "support/looks.h"
 #include "support/suggest.h"
 
 namespace assay::spec {
@@ -29,11 +28,6 @@ std::vector<fs::path> places() {
   }
   folders.emplace_back(ASSAY_EXPERIMENTS_FOLDER);
   return folders;
-}
-
-bool is_file(const fs::path& path) {
-  std::error_code error;
-  return fs::is_regular_file(path, error);
 }
 
 // The command that makes or fetches what is missing; known by the exact name of its folder.
@@ -59,12 +53,12 @@ std::string how_to_get(const std::array<Source, N>& sources, const fs::path& nam
 
 bool program_exists(const std::string& program) {
   if (program.find('{') != std::string::npos) return true;  // known only when the run starts
-  if (program.find('/') != std::string::npos) return !fs::path(program).is_absolute() || access(program.c_str(), X_OK) == 0;
+  if (program.find('/') != std::string::npos) return !fs::path(program).is_absolute() || support::may_execute(program);
   const char* path = std::getenv("PATH");
   const std::string text = path ? path : "";
   for (std::size_t start = 0; start <= text.size();) {
     const std::size_t end = std::min(text.find(':', start), text.size());
-    if (access((fs::path(text.substr(start, end - start)) / program).c_str(), X_OK) == 0) return true;
+    if (support::may_execute(fs::path(text.substr(start, end - start)) / program)) return true;
     start = end + 1;
   }
   return false;
@@ -74,22 +68,21 @@ bool program_exists(const std::string& program) {
 
 std::variant<fs::path, Diagnostic> resolve_series(const std::string& name) {
   const fs::path path = name;
-  std::error_code error;
   if (name.ends_with(".toml")) {
-    if (fs::exists(path, error)) return path;
+    if (const auto type = support::type_at(path); type != fs::file_type::not_found && type != fs::file_type::none) return path;
     return Diagnostic{name, 0, 0, "no such file"};
   }
   if (name.find('/') != std::string::npos) {
     // The folder of a series, as a shell completes it.
     const fs::path folder = path.has_filename() ? path : path.parent_path();
     const fs::path inside = folder / (folder.filename().string() + ".toml");
-    if (is_file(inside)) return inside;
+    if (support::is_file_at(inside)) return inside;
     return Diagnostic{name, 0, 0, "no such series; wanted a .toml file, a folder that holds one of its own name, or an id"};
   }
   if (!name.empty())
     for (const fs::path& folder : places())
       for (const fs::path& file : {folder / name / (name + ".toml"), folder / (name + ".toml")})
-        if (is_file(file)) return file;
+        if (support::is_file_at(file)) return file;
   std::string message = "no such series; there are ";
   const std::vector<std::string> known = list_series();
   for (std::size_t i = 0; i < known.size(); ++i) message += (i ? ", " : "") + known[i];
@@ -99,18 +92,19 @@ std::variant<fs::path, Diagnostic> resolve_series(const std::string& name) {
 
 fs::path find_shape(const std::string& model) {
   for (const fs::path& folder : places())
-    if (is_file(folder / "shapes" / model / "config.json")) return fs::absolute(folder / "shapes" / model).lexically_normal();
+    if (support::is_file_at(folder / "shapes" / model / "config.json")) return fs::absolute(folder / "shapes" / model).lexically_normal();
   return {};
 }
 
 std::vector<std::string> list_series() {
+  support::look_cannot_be_kept();
   std::set<std::string> ids;
   for (const fs::path& folder : places()) {
     std::error_code error;
     for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
       const fs::path& path = entry->path();
-      if (is_file(path) && path.extension() == ".toml") ids.insert(path.stem().string());
-      if (is_file(path / (path.filename().string() + ".toml"))) ids.insert(path.filename().string());
+      if (support::is_file_at(path) && path.extension() == ".toml") ids.insert(path.stem().string());
+      if (support::is_file_at(path / (path.filename().string() + ".toml"))) ids.insert(path.filename().string());
     }
   }
   return {ids.begin(), ids.end()};
@@ -124,16 +118,15 @@ std::string missing_to_run(const Config& config, const Derived& derived) {
     if (!program_exists(program)) add("the program " + program + " is not there or not executable: correct trainer.argv");
     return missing;
   }
-  std::error_code error;
   const fs::path model = derived.model_path;
-  if (!fs::is_directory(model, error))
+  if (!support::is_folder_at(model))
     add("the model folder " + model.string() + " is not there: " +
         how_to_get(model_sources, model.filename(), "put the model there, or set model.path"));
   else if (const ModelFacts facts = read_model_facts(model); !facts.problem.empty())
     add(facts.problem);
   std::vector<fs::path> absent;
   for (const std::string& data : {derived.train_path, derived.test_path})
-    if (!is_file(data)) absent.emplace_back(data);
+    if (!support::is_file_at(data)) absent.emplace_back(data);
   if (!absent.empty())
     add((absent.size() == 2 ? "the data files " + absent[0].string() + " and " + absent[1].string() + " are"
                             : "the data file " + absent[0].string() + " is") +

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "experiments/spec/canonical.h"
+#include "support/looks.h"
 #include "support/suggest.h"
 
 namespace assay::spec {
@@ -197,9 +198,7 @@ class Inheritance {
 };
 
 Book* Library::open(const fs::path& path, const Mark* from) {
-  std::error_code error;
-  fs::path key = fs::weakly_canonical(path, error);
-  if (error) key = path;
+  const fs::path key = support::canonical_or_same(path);
   if (std::find(reading_.begin(), reading_.end(), key) != reading_.end()) {
     std::string circle;
     for (auto step = std::find(reading_.begin(), reading_.end(), key); step != reading_.end(); ++step)

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "support/files.h"
+#include "support/looks.h"
 
 namespace assay::spec {
 
@@ -58,12 +59,12 @@ Mark TomlFile::mark(const toml::source_region& source) const {
 }
 
 std::variant<TomlFile, Diagnostic> load_toml(const fs::path& path) {
+  const fs::file_type type = support::type_at(path);
   std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (status.type() == fs::file_type::not_found) return whole_file(path, "no such file");
-  if (error) return whole_file(path, error.message());
-  if (fs::is_directory(status)) return whole_file(path, "this is a folder; name the .toml file in it");
-  if (!fs::is_regular_file(status)) return whole_file(path, "this is no regular file");
+  if (type == fs::file_type::not_found) return whole_file(path, "no such file");
+  if (type == fs::file_type::none && !fs::exists(path, error) && error) return whole_file(path, error.message());
+  if (type == fs::file_type::directory) return whole_file(path, "this is a folder; name the .toml file in it");
+  if (type != fs::file_type::regular) return whole_file(path, "this is no regular file");
   if (fs::file_size(path, error) > largest_file && !error)
     return whole_file(path, "larger than 4 MiB: this is no series file");
 

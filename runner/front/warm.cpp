@@ -8,11 +8,14 @@
 #include <sys/un.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +26,7 @@
 #include "runner/paths.h"
 #include "runner/process.h"
 #include "runner/verbs/add.h"
+#include "support/looks.h"
 
 namespace assay::runner {
 namespace {
@@ -132,6 +136,18 @@ std::string places_of_git() {
   return text;
 }
 
+// A command that was carried out, to be carried out again without all that led to it: while everything that preparing it
+// looked at is as it was.
+struct Remembered {
+  std::string command, folder, machine;   // arguments and environment; where it was given; facts of the machine
+  AddOptions options;
+  Prepared prepared;
+  AtDaemon at;
+  support::Looks looks;
+};
+constexpr std::size_t kRemembered = 8;
+constexpr std::size_t kMostRuns = 100;        // of a command that is remembered: it is memory for ten minutes
+
 struct Reply {
   Answer head{kForm, 0, 0, 0, 0};
   std::string text;                    // for standard output, then for standard error
@@ -177,15 +193,15 @@ class Warm {
       if (places_of_git() != places_of_git_) return;
       const Paths meant = user_paths();
       if (meant.data != paths_.data || meant.state != paths_.state || meant.socket != paths_.socket) return;
-      const AddOptions options = read_add(static_cast<int>(command.head.argc), command.argv());
-      if (options.doctor || options.strict) return;         // that takes minutes, and speaks meanwhile
-      Prepared prepared = prepare(paths_, options, &kept_);
+      Remembered& run = remembered(command);
       // Of several series the first may be taken and the second refused; then the whole must not be done again.
-      if (prepared.submissions.size() != 1) return;
+      if (run.options.doctor || run.options.strict || run.prepared.submissions.size() != 1) return;
       char byte;
       if (::recv(connection.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return;   // Ctrl-C
       try {
-        out = added(options, submit_prepared(client_, prepared), prepared.labels);
+        const bool lasts = !run.looks.spoiled() && run.prepared.labels.size() <= kMostRuns;
+        out = added(run.options, submit_prepared(client_, run.prepared, lasts ? &run.at : nullptr), run.prepared.labels);
+        if (!lasts) memory_.pop_front();
       } catch (const UserError& error) {
         if (error.code() != kDaemon) return;                // refused: nothing was done
         // It went away, and may have recorded the runs before.
@@ -202,11 +218,41 @@ class Warm {
     reply.head = {kForm, 1, kOk, static_cast<std::uint32_t>(reply.text.size()), 0};
   }
 
+  // As it is to be asked of the daemon now; the first of memory_.
+  Remembered& remembered(Command& command) {
+    read_machine(kept_);
+    std::string words = std::to_string(command.head.argc) + " " + command.text, folder = std::filesystem::current_path().string();
+    const auto known = std::find_if(memory_.begin(), memory_.end(), [&](const Remembered& run) {
+      return run.command == words && run.folder == folder;
+    });
+    if (known != memory_.end()) {
+      memory_.splice(memory_.begin(), memory_, known);
+      if (known->machine == kept_.environment && known->looks.same()) {
+        renew(known->prepared);
+        return *known;
+      }
+      memory_.pop_front();
+    }
+    Remembered run;
+    run.options = read_add(static_cast<int>(command.head.argc), command.argv());
+    if (!run.options.doctor && !run.options.strict) {       // that takes minutes, and speaks meanwhile
+      const support::Looks::Recording recording(&run.looks);
+      run.prepared = prepare(paths_, run.options, &kept_);
+    }
+    run.command = std::move(words);
+    run.folder = std::move(folder);
+    run.machine = kept_.environment;
+    memory_.push_front(std::move(run));
+    if (memory_.size() > kRemembered) memory_.pop_back();
+    return memory_.front();
+  }
+
   Paths paths_;
   Client client_;
   Sameness same_;
   const std::string places_of_git_ = places_of_git();
   Kept kept_;
+  std::list<Remembered> memory_;
   bool gone_ = false;
   int done_ = 0;
 };

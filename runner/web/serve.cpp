@@ -1,6 +1,7 @@
 #include "runner/web/serve.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -81,8 +82,10 @@ void serve(const Paths& paths, const ServeOptions& options) {
                  rules.actions ? ", and whoever has the token can start and end runs" : "");
 
   std::thread serving([&] { server->run(); });
-  char byte = 0;
-  while (::read(read_end.get(), &byte, 1) < 0 && errno == EINTR) {
+  // poll() and not read(): a read is begun again after a signal, and ThreadSanitizer, which puts handlers off until the
+  // program next calls what it knows to wait, then waits for ever.
+  pollfd told{read_end.get(), POLLIN, 0};
+  while (::poll(&told, 1, -1) < 0 && errno == EINTR) {
   }
   server->stop();
   live.stop();

@@ -194,3 +194,130 @@ TEST_CASE("without the warm process, or without the daemon, assay add goes its o
   CHECK(home.assay({"daemon", "stop"}).code == 0);
   CHECK(eventually([&] { return !warm_of(home).has_value(); }));
 }
+
+TEST_CASE("a command that comes again is not prepared again, unless anything that it looks at has changed") {
+  const Home home("front-memory");
+  warmed_up(home);
+  REQUIRE(home.assay({"group", "held", "0"}).code == 0);
+  // Outside of every repository: one is looked through each time, and nothing is remembered.
+  struct Outside {
+    fs::path path = [] {
+      std::string name = (fs::temp_directory_path() / "assay-front-XXXXXX").string();
+      REQUIRE(::mkdtemp(name.data()) != nullptr);
+      return fs::canonical(name);
+    }();
+    ~Outside() { fs::remove_all(path); }
+  } const outside;
+  const fs::path &top = outside.path, program = top / "program";
+  fs::create_directories(top / "first");
+  fs::create_directories(top / "real");
+  fs::create_directories(top / "work");
+  fs::create_directories(top / "elsewhere");
+  fs::create_directory_symlink("real", top / "second");
+  const auto put = [](const fs::path& file, const std::string& text) {
+    spill(file, text);
+    const timespec times[2] = {{1700000000, 0}, {1700000000, 0}};
+    REQUIRE(::utimensat(AT_FDCWD, file.c_str(), times, 0) == 0);
+  };
+  const auto executable = [&](const std::string& text) {
+    put(program, "#!/bin/sh\n" + text + "\n");
+    REQUIRE(::chmod(program.c_str(), 0755) == 0);
+  };
+  const auto base = [&](const std::string& word) {
+    put(top / "real" / "y.toml", "[series]\nid = \"y\"\n[base.trainer]\nkind = \"command\"\nargv = [\"" + program.string() + "\", \"" + word +
+                                     "\"]\n[[run]]\nid = \"a\"\n");
+  };
+  const auto series = [&](const fs::path& file, const std::string& title) {
+    put(file, "[series]\nid = \"x\"\ntitle = \"" + title + "\"\nbase = \"y/a\"\n[[run]]\nid = \"r\"\n");
+  };
+  executable("one");
+  base("one");
+  series(top / "real" / "x.toml", "one");
+  const std::string here = "cd '" + (top / "work").string() + "'; export ASSAY_EXPERIMENTS='" + (top / "first").string() + ":" +
+                           (top / "second").string() + "';";
+  const auto remembered = [&] {
+    return json::parse(home.assay({"daemon", "status", "--json"}).out).at("submitted_again").get<int>();
+  };
+  std::int64_t last = 1;
+  const auto add = [&](const std::string& before = "", const std::string& more = "") {
+    const int former = remembered();
+    const Result result = by_shell(home, here + before, "assay", "add x --group held" + more);
+    REQUIRE(result.out == std::to_string(++last) + " r s1\n");
+    return remembered() - former;
+  };
+  const auto title = [&] { return home.registry().series("x")->title; };
+  const auto word = [&] { return json::parse(home.run(last).config_json).at("trainer").at("argv").at(1); };
+  const auto programs = [&] { return json::parse(home.run(last).run_json).at("programs"); };
+
+  CHECK(add() == 0);
+  CHECK(add() == 1);
+  CHECK(add() == 1);
+  {  // Another run all the same: what is frozen of it is of its own moment, and the rest is equal.
+    const auto former = home.run(last - 1), now = home.run(last);
+    CHECK(former.batch != now.batch);
+    CHECK(json::parse(now.run_json).at("batch") == now.batch);
+    CHECK(json::parse(slurp(fs::path(now.folder) / "run.json")).at("batch") == now.batch);
+    CHECK(json::parse(slurp(fs::path(now.folder) / "run.json")).at("number") == last);
+    CHECK(frozen(home, former.folder) == frozen(home, now.folder));
+    CHECK(now.config_json == former.config_json);
+  }
+  const auto seen = [&](const std::string& what) {
+    INFO(what);
+    CHECK(add() == 0);
+    CHECK(add() == 1);
+  };
+  series(top / "real" / "x.toml", "two");
+  seen("the series, of the same length and times");
+  CHECK(title() == "two");
+  base("two");
+  seen("the series of its base");
+  CHECK(word() == "two");
+  const json before = programs();
+  executable("two");
+  seen("the program's text");
+  CHECK(programs() != before);
+  CHECK(programs().at(0).at("bytes") == before.at(0).at("bytes"));
+  series(top / "first" / "x.toml", "three");
+  seen("a file where it is looked for first");
+  CHECK(title() == "three");
+  fs::remove(top / "first" / "x.toml");
+  seen("that it has gone");
+  CHECK(title() == "two");
+  series(top / "work" / "experiments" / "x.toml", "four");
+  seen("a file below the working directory");
+  CHECK(title() == "four");
+  fs::remove_all(top / "work" / "experiments");
+  fs::create_directories(top / "other");
+  fs::copy_file(top / "real" / "y.toml", top / "other" / "y.toml");
+  series(top / "other" / "x.toml", "five");
+  fs::remove(top / "second");
+  fs::create_directory_symlink("other", top / "second");
+  seen("a link that leads elsewhere");
+  CHECK(title() == "five");
+  // Another environment, directory, mask or command line is another command, and the former is still known.
+  CHECK(add("export ASSAY_ANY=1;") == 0);
+  CHECK(add("cd ../elsewhere;") == 0);
+  CHECK(add("", " --priority 3") == 0);
+  CHECK(home.run(last).priority == 3);
+  CHECK(add() == 1);
+  CHECK(home.run(last).priority == 0);
+  // What is refused is assay-cli's to say, and nothing has been added.
+  REQUIRE(::chmod(program.c_str(), 0644) == 0);
+  const Result refused = by_shell(home, here, "assay", "add x --group held"), theirs = by_shell(home, here, "assay-cli", "add x --group held");
+  CHECK(refused.code == 3);
+  CHECK(refused.err == theirs.err);
+  REQUIRE(::chmod(program.c_str(), 0755) == 0);
+  CHECK(add() == 0);
+  // The daemon has let it go: eight others have come since.
+  for (int i = 0; i < 8; ++i) CHECK(add("export ASSAY_ANY=" + std::to_string(i) + ";") == 0);
+  CHECK(add() == 0);
+  CHECK(add() == 1);
+  // A repository above it: its commit and its changes are recorded, each time.
+  CHECK(json::parse(home.registry().facts(last)->code_json).at("user").is_null());
+  for (const char* part : {"objects", "refs/heads"}) fs::create_directories(top / ".git" / part);
+  put(top / ".git" / "HEAD", "ref: refs/heads/main\n");
+  put(top / ".git" / "config", "[core]\n\trepositoryformatversion = 0\n\tbare = false\n");
+  CHECK(add() == 0);
+  CHECK(json::parse(home.registry().facts(last)->code_json).at("user").at("branch") == "main");
+  CHECK(add() == 0);
+}

@@ -24,7 +24,7 @@ Job job(std::int64_t number, int cores = 1, std::int64_t priority = 0, std::set<
 
 Queue queue_of(int cores, std::int64_t memory = 1000, std::set<int> gpus = {}) {
   Queue queue;
-  queue.machine = {cores, memory, std::move(gpus)};
+  queue.machine = {cores, memory, std::move(gpus), {}, {}, {}};
   return queue;
 }
 
@@ -76,7 +76,9 @@ TEST_CASE("a wide run is not overtaken; one wider than the machine is passed ove
   CHECK(starts(advance(queue, event::Ended{1, false}, 0)) == Numbers{2});
   CHECK(starts(advance(queue, event::Ended{2, true}, 0)) == Numbers{3});
   CHECK(starts(advance(queue, event::Submitted{{job(4, 3), job(5)}, {}}, 0)) == Numbers{5});
-  CHECK_THAT(waits(queue, 0).at(4), Catch::StartsWith("3 cores, and there are 2;"));
+  CHECK_THAT(waits(queue, 0).at(4), Catch::StartsWith("3 cores, and this machine has 2;"));
+  queue.machine.cores_from = "--slots 2";
+  CHECK_THAT(waits(queue, 0).at(4), Catch::StartsWith("3 cores, and the daemon may give 2 (started with --slots 2);"));
 }
 
 TEST_CASE("a run waits for the success of others") {
@@ -156,7 +158,7 @@ TEST_CASE("memory and GPUs: nobody gets more than there is, GPUs by index, and w
   Job fifth = job(5);
   fifth.demand.gpus = 3;
   advance(queue, event::Submitted{{fifth}, {}}, 0);
-  CHECK_THAT(waits(queue, 0).at(5), Catch::StartsWith("3 GPUs, and there are 2;"));
+  CHECK_THAT(waits(queue, 0).at(5), Catch::StartsWith("3 GPUs, and this machine has 2;"));
 }
 
 TEST_CASE("fair among series: a long one does not keep a short one waiting") {

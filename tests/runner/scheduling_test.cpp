@@ -80,9 +80,9 @@ TEST_CASE("GPUs are given by index and told to the trainer; memory is counted; w
   REQUIRE(home.assay({"add", "m"}).code == 0);
   CHECK(waits_for(home, 5) == "800 MiB of memory (800 of 1000 given away)");
   for (const auto& [key, words] : std::map<std::string, std::string>{
-           {"schedule.gpus=3", "3 GPUs, and there are 2"},
-           {"schedule.memory=2000", "2000 MiB of memory, and there are 1000"},
-           {"train.threads=64", "64 cores, and there are 4"}}) {
+           {"schedule.gpus=3", "it needs 3 GPUs, and the daemon may give 2 (started with ASSAY_GPUS=2,5); lower"},
+           {"schedule.memory=2000", "it needs 2000 MiB of memory, and the daemon may give 1000 (started with ASSAY_MEMORY=1000); lower"},
+           {"train.threads=64", "it needs 64 cores, and the daemon may give 4 (started with ASSAY_SLOTS=4); lower"}}) {
     const Result refused = home.assay({"add", "s/a", "--set", key});
     CHECK(refused.code == 3);
     CHECK(one_sentence(refused.err));
