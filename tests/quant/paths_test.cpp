@@ -1,5 +1,6 @@
 // The fast paths against the scalar oracle, bit for bit, on random and on nasty data.
 #include <bit>
+#include <cstdio>
 
 #include "catch.h"
 #include "data.h"
@@ -104,6 +105,9 @@ TEST_CASE("path names") {
   for (Path path : {Path::reference, Path::generic, Path::avx2, Path::avx512}) CHECK(parse_path(name(path)) == path);
   CHECK_FALSE(parse_path("sse"));
   CHECK(available(best_path()));
+  std::printf("paths here:");
+  for (Path path : available_paths()) std::printf(" %s", std::string(name(path)).c_str());
+  std::printf("\n");
 }
 
 TEST_CASE("bf16 of any size, with Inf and NaN in some chunks, gives the oracle's bits") {
