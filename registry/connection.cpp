@@ -77,11 +77,12 @@ void Registry::lay_out_log() {
 }
 
 std::int64_t Registry::version_of_others() const {
-  return impl_->read([&] {
+  const auto ask = [&] {
     Use use(impl_->statement("PRAGMA data_version"));
     use.step();
     return use.integer(0);
-  });
+  };
+  return impl_->depth > 0 ? ask() : impl_->read(ask);
 }
 
 void Registry::batch(const std::function<void()>& body) { impl_->write(body); }

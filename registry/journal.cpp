@@ -20,8 +20,6 @@ std::optional<int> optional_int(const json& object, const char* key) {
 }  // namespace
 
 void append_state(const fs::path& folder, const StateLine& line, bool places, bool sync) {
-  std::error_code ignored;
-  if (!fs::is_directory(folder, ignored)) return;
   json object = {{"time", line.time}, {"state", name(line.state.kind)}, {"attempt", line.attempt}};
   if (line.state.exit_code) object["exit_code"] = *line.state.exit_code;
   if (line.state.signal) object["signal"] = *line.state.signal;
@@ -36,10 +34,18 @@ void append_state(const fs::path& folder, const StateLine& line, bool places, bo
   if (line.held) object["held"] = *line.held;
   if (line.hidden) object["hidden"] = *line.hidden;
   if (line.not_before) object["not_before"] = *line.not_before;
-  support::LineWriter writer(folder / "states.jsonl");
-  writer.write(object.dump(-1, ' ', false, json::error_handler_t::replace));
+  const std::string text = object.dump(-1, ' ', false, json::error_handler_t::replace);
+  std::optional<support::LineWriter> writer;
+  try {
+    writer.emplace(folder / "states.jsonl");
+  } catch (const std::runtime_error&) {
+    std::error_code ignored;
+    if (!fs::is_directory(folder, ignored)) return;
+    throw;
+  }
+  writer->write(text);
   if (!sync) return;
-  writer.sync();
+  writer->sync();
   support::sync_folder(folder);
 }
 

@@ -149,7 +149,7 @@ std::vector<std::int64_t> Registry::add_runs(
         use.bind(number, run.config_json, run.derived_json, run.run_json, run.code_json, run.environment_json,
                  run.inputs_json).run();
       }
-      put_dependencies(number, run.after, run.after_any);
+      if (!run.after.empty() || !run.after_any.empty()) put_dependencies(number, run.after, run.after_any);
       const std::string folder = make_folder(number, run);
       if (impl_->exists("SELECT 1 FROM runs WHERE folder = ?1", folder))
         throw std::invalid_argument("the folder " + folder + " already belongs to another run");

@@ -225,21 +225,31 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   }
   if (!is_plain_name(submission.series.id))
     throw std::invalid_argument("a series cannot have the id '" + submission.series.id.substr(0, 80) + "'");
-  put_series(submission);
+  put_series_files(submission);
   std::vector<registry::NewRun> runs;
   for (const SubmittedRun& submitted : submission.runs) runs.push_back(submitted.run);
   std::vector<fs::path> made;
   std::vector<std::int64_t> numbers;
   try {
-    registry_.batch([&] {
+    const auto add = [&] {
       numbers = registry_.add_runs(runs, [&](std::int64_t number, const registry::NewRun& run) {
-        std::vector<FrozenFile> files = submission.files;
         const SubmittedRun& submitted = submission.runs.at(made.size());  // asked for in their order
+        std::vector<FrozenFile> files = submission.files;
         if (!submitted.doctor_json.empty()) files.push_back({"doctor.json", submitted.doctor_json});
         made.push_back(create_run_folder(paths_.runs(), number, run, files));
         return made.back().string();
       });
+    };
+    // The same series comes again and again: its rows and what its file says are there, unless somebody else has written.
+    bool there = has_recorded(submission.series);
+    if (there) registry_.batch([&] {
+      there = registry_.version_of_others() == others_;
+      if (there) add();
     });
+    if (!there) {
+      put_series_rows(submission.series);
+      registry_.batch(add);
+    }
   } catch (...) {
     std::error_code ignored;
     for (const fs::path& folder : made) fs::remove_all(folder, ignored);
@@ -257,34 +267,43 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
     event.jobs.push_back(std::move(job));
     changed_(numbers[i]);
   }
-  log_->info("{} runs of {} added: {} to {}", numbers.size(), submission.series.id, numbers.front(), numbers.back());
-  asio::post(io_, [this, event] { happened(event); });  // whoever asked gets the numbers before the first one starts
+  // Whoever asked gets the numbers before the first one starts.
+  asio::post(io_, [this, event, series = submission.series.id] {
+    const auto& jobs = event.jobs;
+    log_->info("{} runs of {} added: {} to {}", jobs.size(), series, jobs.front().number, jobs.back().number);
+    happened(event);
+  });
   return numbers;
 }
 
-// The series' files and rows.
-void Fleet::put_series(const Submission& submission) {
-  const registry::SeriesRow& series = submission.series;
-  const fs::path folder = paths_.series() / series.id;
+// Every record is first a file: the registry can be rebuilt from these and the run folders.
+void Fleet::put_series_files(const Submission& submission) {
+  const fs::path folder = paths_.series() / submission.series.id;
   fs::create_directories(folder);
-  // Every record is first a file: the registry can be rebuilt from these and the run folders.
-  write_if_changed(folder / "series.json", series.json + "\n");
+  write_if_changed(folder / "series.json", submission.series.json + "\n");
   for (const FrozenFile& file : submission.files) {
     if (!is_plain_name(file.name)) throw std::invalid_argument("a file cannot have the name '" + file.name.substr(0, 80) + "'");
     if (file.name != "dirty.diff") write_if_changed(folder / file.name, file.bytes);
   }
-  // The same series comes again and again. Its rows and what its file says are there unless somebody else has written.
-  if (const std::int64_t others = registry_.version_of_others(); others != others_ || series_.size() > 16) {
+}
+
+bool Fleet::has_recorded(const registry::SeriesRow& series) const {
+  const auto known = series_.find(series.id);
+  return known != series_.end() && known->second.title == series.title && known->second.goal == series.goal &&
+         known->second.json == series.json;
+}
+
+void Fleet::put_series_rows(const registry::SeriesRow& series) {
+  constexpr std::size_t kMost = 16, kLongest = 64 << 10;   // series that are remembered, and bytes of one
+  // Before they are looked at: what another writes meanwhile must not pass for seen.
+  if (const std::int64_t others = registry_.version_of_others(); others != others_ || series_.size() >= kMost) {
     series_.clear();
     others_ = others;
   }
-  if (const auto known = series_.find(series.id); known != series_.end() && known->second.title == series.title &&
-                                                  known->second.goal == series.goal && known->second.json == series.json)
-    return;
   series_.erase(series.id);
   registry_.put_series(series);
   record_series_file(paths_, registry_, series, unix_now());
-  if (series.json.size() < (64 << 10)) series_[series.id] = series;
+  if (series.json.size() <= kLongest) series_[series.id] = series;
 }
 
 void Fleet::happened(const Event& event) {

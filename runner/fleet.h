@@ -118,7 +118,9 @@ class Fleet : private Executor::Listener {
   struct Timer;
   std::unique_ptr<Timer> ingest_timer_, apply_timer_, due_timer_, disk_timer_;
   bool ingesting_ = false;
-  void put_series(const Submission& submission);
+  void put_series_files(const Submission& submission);
+  void put_series_rows(const registry::SeriesRow& series);
+  bool has_recorded(const registry::SeriesRow& series) const;
   struct Parsed;
   std::unique_ptr<Parsed> parsed_;                        // the configuration that was looked at last
   std::map<std::string, registry::SeriesRow> series_;     // some that this daemon has recorded, as it did

@@ -96,21 +96,25 @@ std::string run_folder_name(std::int64_t number, const std::string& run, std::in
 
 fs::path create_run_folder(const fs::path& runs, std::int64_t number, const registry::NewRun& run,
                            const std::vector<FrozenFile>& files) {
-  std::vector<std::string> names{run.series, run.run};
-  for (const FrozenFile& file : files) names.push_back(file.name);
-  for (const std::string& name : names)
+  const auto check = [](const std::string& name) {
     if (!is_plain_name(name))
       throw std::invalid_argument("'" + name.substr(0, 80) + "' cannot be the name of a folder or file; use letters, digits, "
                                                              "dots, dashes and underscores");
+  };
+  check(run.series);
+  check(run.run);
+  for (const FrozenFile& file : files) check(file.name);
   const fs::path folder = runs / run.series / run_folder_name(number, run.run, run.seed);
-  fs::create_directories(folder.parent_path());
-  if (fs::exists(folder)) {
-    if (was_used(folder))
-      throw std::runtime_error(folder.string() + ": is there already though the registry gives its number out now; "
-                                                 "the registry is not the one that goes with these run folders");
-    fs::remove_all(folder);
+  if (::mkdir(folder.c_str(), 0777) != 0) {   // nearly always all that it takes
+    fs::create_directories(folder.parent_path());
+    if (fs::exists(folder)) {
+      if (was_used(folder))
+        throw std::runtime_error(folder.string() + ": is there already though the registry gives its number out now; "
+                                                   "the registry is not the one that goes with these run folders");
+      fs::remove_all(folder);
+    }
+    if (!fs::create_directory(folder)) throw std::runtime_error(folder.string() + ": cannot be made");
   }
-  if (!fs::create_directory(folder)) throw std::runtime_error(folder.string() + ": cannot be made");
   try {
     const FrozenFolder frozen(folder);
     json document = json::parse(run.run_json);

@@ -123,10 +123,11 @@ int connect_to_warm() {
   return -1;
 }
 
-bool hand_over(int socket, int argc, char** argv) {
+// The connection on which the command was handed over; -1: it was not.
+int hand_over(int argc, char** argv) {
   Handover head;
   std::memset(&head, 0, sizeof head);
-  if (!look_at_self(program, head.same)) return false;
+  if (!look_at_self(program, head.same)) return -1;
   head.form = kForm;
   head.argc = static_cast<std::uint32_t>(argc);
   char* end = text;
@@ -137,15 +138,15 @@ bool hand_over(int socket, int argc, char** argv) {
     return true;
   };
   for (int i = 0; i < argc; ++i)
-    if (!add(argv[i])) return false;
+    if (!add(argv[i])) return -1;
   for (char** entry = environ; *entry != nullptr; ++entry)
-    if (!add(*entry)) return false;
+    if (!add(*entry)) return -1;
   head.bytes = static_cast<std::uint32_t>(end - text);
   const mode_t mask = ::umask(0);
   ::umask(mask);
   head.umask = mask;
   const int folder = ::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return false;
+  if (folder < 0) return -1;
 
   iovec pieces[2] = {{&head, sizeof head}, {text, head.bytes}};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof folder)];
@@ -161,10 +162,15 @@ bool hand_over(int socket, int argc, char** argv) {
   part->cmsg_type = SCM_RIGHTS;
   part->cmsg_len = CMSG_LEN(sizeof folder);
   std::memcpy(CMSG_DATA(part), &folder, sizeof folder);
-  // Whole or not at all: of a part nothing is ever done.
-  const ssize_t sent = ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  // Not before all is ready: the other side wakes up once. Whole or not at all: of a part nothing is ever done.
+  const int socket = connect_to_warm();
+  if (socket < 0 || ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof head + head.bytes)) {
+    ::close(folder);
+    return socket;
+  }
   ::close(folder);
-  return sent == static_cast<ssize_t>(sizeof head + head.bytes);
+  ::close(socket);
+  return -1;
 }
 
 // 1: that many bytes are there; 0: the other end has gone; -1: it went before it had read all.
@@ -192,12 +198,8 @@ void write_out(int fd, std::size_t size) {
 int add(int argc, char** argv) {
   for (const int fd : {0, 1, 2})
     if (::fcntl(fd, F_GETFD) < 0) return -1;                // what is opened next would take its place
-  const int socket = connect_to_warm();
+  const int socket = hand_over(argc, argv);
   if (socket < 0) return -1;
-  if (!hand_over(socket, argc, argv)) {
-    ::close(socket);
-    return -1;
-  }
   Answer answer;
   const int heard = receive(socket, &answer, sizeof answer);
   if (heard < 0 || (heard > 0 && (answer.form != kForm || answer.done == 0))) {

@@ -165,9 +165,11 @@ class Warm {
     socklen_t size = sizeof peer;
     if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != ::geteuid()) return true;
     Reply reply;
-    if (auto command = receive(connection.get()); command && std::memcmp(&command->head.same, &same_, sizeof same_) == 0) {
-      const Guise guise(*command);
-      if (guise.moved()) carry_out(*command, connection, reply);
+    auto command = receive(connection.get());
+    std::optional<Guise> guise;           // taken off when the answer is on its way
+    if (command && std::memcmp(&command->head.same, &same_, sizeof same_) == 0) {
+      guise.emplace(*command);
+      if (guise->moved()) carry_out(*command, connection, reply);
     }
     iovec pieces[2] = {{&reply.head, sizeof reply.head}, {reply.text.data(), reply.text.size()}};
     msghdr message{};
