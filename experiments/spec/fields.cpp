@@ -162,7 +162,7 @@ std::vector<Field> make_fields() {
       {ASSAY_KEY(train.seed), from(0), "of sampling, adapters and the order of the data"},
       {ASSAY_KEY(train.threads), from(1, 1024), "worker threads; part of what makes a run reproducible"},
       {ASSAY_KEY(train.ranks), from(1, 4096), "processes that share a step's prompts, over MPI; each has train.threads threads"},
-      {ASSAY_KEY(train.device), one_of({"cpu", "cuda"}), "where the run computes"},
+      {ASSAY_KEY(train.device), one_of({"cpu", "cuda"}), "where the run computes; cuda: the first GPU that it is given (docs/cuda.md)"},
       {ASSAY_KEY(train.memory), one_of({"fast", "lean"}),
        "lean: each frozen weight kept in one form, a third of the memory and the same numbers, each backward somewhat slower"},
 

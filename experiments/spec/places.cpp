@@ -132,8 +132,6 @@ std::string missing_to_run(const Config& config, const Derived& derived) {
                             : "the data file " + absent[0].string() + " is") +
         " not there: " +
         how_to_get(data_sources, absent[0].parent_path().filename(), "put the data there, or set data.train and data.test"));
-  if (config.train.device == "cuda")
-    add("train.device = \"cuda\" is not in this build, which computes on the CPU: set train.device = \"cpu\"");
   return missing;
 }
 

@@ -3,6 +3,7 @@
 #include <torch/autograd.h>
 #include <torch/types.h>
 
+#include "quant/torch/device.h"
 #include "quant/torch/matrix.h"
 
 namespace assay::quant {
@@ -11,6 +12,10 @@ at::Tensor fake_quantize(const at::Tensor& x, const Spec& spec, int axis, ErrorS
   const std::string_view wrong = objection(spec, axis);
   TORCH_CHECK(wrong.empty(), "quantize: ", wrong);
   const at::NoGradGuard no_grad;
+  if (!x.is_cpu()) {
+    TORCH_CHECK(!stats, "quantize: error figures are of tensors on cpu");
+    return fake_quantize_on_device(x, spec, axis);
+  }
   const at::Tensor in = x.resolve_neg();
   const std::optional<ConstView> from = matrix_view(in);
   // What is no matrix is copied, and the copy quantized in place.

@@ -13,7 +13,8 @@ namespace assay::quant {
 // weights). x is read where it lies, whatever its strides, unless its leading dimensions do not share one: then it is
 // copied first. The result carries no gradient. Several threads share a large tensor (at::get_num_threads()); the bits
 // do not depend on how many. With `stats` one thread does it all, and the figures are added to it.
-// Throws c10::Error for other dtypes, devices other than CPU, and what objection(spec, axis) names.
+// A tensor on the first GPU is quantized there (device.h), to the same bits, without `stats`.
+// Throws c10::Error for other dtypes and devices, and what objection(spec, axis) names.
 at::Tensor fake_quantize(const at::Tensor& x, const Spec& spec, int axis, ErrorStats* stats = nullptr);
 
 // The same values; backward passes the gradient through unchanged (straight-through estimator): dL/dx = dL/dy.

@@ -6,6 +6,7 @@
 
 #include "quant/hadamard.h"
 #include "quant/torch/fake_quantize.h"
+#include "quant/torch/hadamard.h"
 #include "quant/torch/matrix.h"
 #include "quant/torch/parallel.h"
 
@@ -43,8 +44,12 @@ at::Tensor quantize_gradient(const at::Tensor& g, const GradientSpec& gradient, 
   const at::Tensor made = at::empty({rows, padded}, g.options().memory_format(at::MemoryFormat::Contiguous));
   made.narrow(1, 0, cols).copy_(from);
   made.narrow(1, cols, padded - cols).zero_();
-  float* data = made.mutable_data_ptr<float>();
   const std::uint16_t signs = hadamard_signs(spec.seed);
+  if (!g.is_cpu()) {
+    const at::Tensor back = inverse_hadamard(fake_quantize(hadamard(made, signs), spec, 1), signs).narrow(1, 0, cols);
+    return axis == 1 ? back : back.t();
+  }
+  float* data = made.mutable_data_ptr<float>();
   shared(rows, padded, [&](std::int64_t first, std::int64_t last) {
     hadamard16(data + first * padded, data + first * padded, last - first, padded, signs);
   });

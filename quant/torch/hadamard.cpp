@@ -6,15 +6,18 @@
 #include <algorithm>
 
 #include "quant/hadamard.h"
+#include "quant/torch/device.h"
 #include "quant/torch/parallel.h"
 
 namespace assay::quant {
 namespace {
 
 at::Tensor transformed(const at::Tensor& x, std::uint16_t signs, bool inverse) {
-  TORCH_CHECK(x.device().is_cpu() && x.scalar_type() == at::kFloat && x.dim() > 0 && x.size(-1) % 16 == 0,
-              "hadamard: a float32 tensor on cpu is wanted, whose last size is a multiple of 16");
-  const at::Tensor from = x.resolve_neg().contiguous(), to = at::empty_like(from);
+  TORCH_CHECK((x.is_cpu() || x.is_cuda()) && x.scalar_type() == at::kFloat && x.dim() > 0 && x.size(-1) % 16 == 0,
+              "hadamard: a float32 tensor on cpu or cuda is wanted, whose last size is a multiple of 16");
+  const at::Tensor from = x.resolve_neg().contiguous();
+  if (!x.is_cpu()) return hadamard_on_device(from, signs, inverse);
+  const at::Tensor to = at::empty_like(from);
   const std::int64_t cols = x.size(-1), rows = cols == 0 ? 0 : x.numel() / cols;
   const float* in = from.const_data_ptr<float>();
   float* out = to.mutable_data_ptr<float>();

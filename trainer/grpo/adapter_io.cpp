@@ -17,7 +17,7 @@ void write_adapter(const std::filesystem::path& folder, const std::vector<NamedT
   std::vector<at::Tensor> held;
   std::map<std::string, support::TensorView> views;
   for (const auto& parameter : adapter) {
-    held.push_back(parameter.tensor.detach().contiguous());
+    held.push_back(parameter.tensor.detach().to(at::kCPU).contiguous());
     const auto& tensor = held.back();
     views[parameter.name] = {"F32", tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr()),
                              tensor.nbytes()};

@@ -69,10 +69,13 @@ support::TensorView view_of(const at::Tensor& tensor) {
 // exp_avg.NAME, exp_avg_sq.NAME and step.NAME of each parameter that has been moved.
 void write_moments(const fs::path& file, const std::vector<NamedTensor>& parameters, const OptimizerState& state) {
   std::map<std::string, support::TensorView> views;
+  std::vector<at::Tensor> held;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (!state.exp_avg[i].defined()) continue;
-    views["exp_avg." + parameters[i].name] = view_of(state.exp_avg[i]);
-    views["exp_avg_sq." + parameters[i].name] = view_of(state.exp_avg_sq[i]);
+    for (const auto& [prefix, moment] : {std::pair{"exp_avg.", &state.exp_avg[i]}, {"exp_avg_sq.", &state.exp_avg_sq[i]}}) {
+      held.push_back(moment->to(at::kCPU));
+      views[prefix + parameters[i].name] = view_of(held.back());
+    }
     views["step." + parameters[i].name] = {"I64", {}, reinterpret_cast<const std::byte*>(&state.steps[i]), sizeof(std::int64_t)};
   }
   support::write_safetensors(file, views, {{"format", "pt"}});

@@ -61,7 +61,7 @@ LossScale scale_of(const TokenLogprobs& now, const Sampled& rows) {
 
 // Differentiates; false: the loss has no graph.
 bool backward(Session& session, const Sampled& rows, const TokenLogprobs& now, const std::vector<float>& advantages) {
-  const PolicyLoss loss = policy_loss(now.logprobs, now.logprobs.detach(), at::tensor(advantages), now.mask,
+  const PolicyLoss loss = policy_loss(now.logprobs, now.logprobs.detach(), at::tensor(advantages).to(now.mask.device()), now.mask,
                                       LossOptions::from(session.config), scale_of(now, rows));
   if (!loss.loss.requires_grad()) return false;
   loss.loss.backward();

@@ -21,8 +21,11 @@ std::string sentence(const Batched& b, const std::string& asked) {
 // " (3.2 GB more were asked for)", of LibTorch's message; the CPU allocator throws no type of its own.
 std::string asked_for(const std::string& message) {
   std::smatch match;
-  if (!std::regex_search(message, match, std::regex("tried to allocate ([0-9]+) bytes"))) return "";
-  return " (" + std::to_string(std::stoll(match[1]) / 1000000) + " MB more were asked for)";
+  if (std::regex_search(message, match, std::regex("tried to allocate ([0-9]+) bytes")))
+    return " (" + std::to_string(std::stoll(match[1]) / 1000000) + " MB more were asked for)";
+  if (std::regex_search(message, match, std::regex("Tried to allocate ([0-9.]+ [KMG]iB)")))  // CUDA's
+    return " (" + match[1].str() + " more were asked for on the GPU)";
+  return "";
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ void write_model(const fs::path& folder, const std::vector<NamedTensor>& weights
   std::vector<at::Tensor> held;
   std::map<std::string, support::TensorView> views;
   for (const auto& weight : weights) {
-    held.push_back(weight.tensor.detach().to(at::kFloat).contiguous());
+    held.push_back(weight.tensor.detach().to(at::kCPU, at::kFloat).contiguous());
     const auto& tensor = held.back();
     views[weight.name] = {"F32", tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
   }

@@ -108,8 +108,8 @@ void Optimizer::restore(const OptimizerState& state) {
     if (!state.exp_avg[i].defined()) continue;
     auto kept = std::make_unique<torch::optim::AdamWParamState>();
     kept->step(state.steps[i]);
-    kept->exp_avg(state.exp_avg[i].clone());
-    kept->exp_avg_sq(state.exp_avg_sq[i].clone());
+    kept->exp_avg(state.exp_avg[i].to(parameters_[i].tensor.device(), at::kFloat, false, /*copy=*/true));
+    kept->exp_avg_sq(state.exp_avg_sq[i].to(parameters_[i].tensor.device(), at::kFloat, false, /*copy=*/true));
     moments[parameters_[i].tensor.unsafeGetTensorImpl()] = std::move(kept);
   }
 }

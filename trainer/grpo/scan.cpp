@@ -112,7 +112,7 @@ std::vector<LayerScan> scan(Decoder& decoder, const std::vector<std::vector<std:
     const auto layer = static_cast<std::size_t>(layer_of(module));
     if (layer_of(module) != present) seen.clear();
     present = layer_of(module);
-    const at::Tensor from = x.contiguous(), to = xq.contiguous();
+    const at::Tensor from = x.to(at::kCPU).contiguous(), to = xq.to(at::kCPU).contiguous();
     const std::int64_t cols = from.size(-1), rows = from.numel() / cols;
     Sums one;
     quant::accumulate(one.stats, from.const_data_ptr<float>(), to.const_data_ptr<float>(), from.numel());

@@ -9,7 +9,9 @@
 
 #include "experiments/spec/canonical.h"
 #include "support/files.h"
+#include "trainer/cuda/loader.h"
 #include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/memory.h"
 #include "trainer/grpo/seeds.h"
 #include "trainer/grpo/stop.h"
 
@@ -123,19 +125,34 @@ Inputs read_inputs(const fs::path& path) {
 
 namespace {
 
-// What of a run is the process's own.
-void set_up_process(const spec::Config& config) {
+// What of a run is the process's own. The GPU, or null where the run computes on the CPU.
+Accelerator* set_up_process(const spec::Config& config) {
   if (config.trainer.kind != "embedded")
     throw BadInput("trainer.kind is \"" + config.trainer.kind + "\": assay-train runs \"embedded\" only");
-  if (config.train.device != "cpu")
-    throw BadInput("train.device is \"" + config.train.device + "\", and this build runs on the CPU only; set it to \"cpu\"");
   at::set_num_threads(static_cast<int>(config.train.threads));
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // a debugging aid that costs a pass over memory
+  if (config.train.device != "cuda") return nullptr;
+  if (config.train.ranks > 1)
+    throw BadInput("train.device = \"cuda\" takes one rank, since ranks exchange nothing between GPUs yet; set train.ranks = 1");
+  const OpenedGpu& opened = open_gpu();
+  if (!opened.accelerator) throw BadInput(opened.missing);
+  return opened.accelerator;
+}
+
+// Weights are quantized on the CPU, where their error figures are, and go to the device when all is attached.
+void place(Decoder& decoder, Accelerator* accelerator) {
+  if (!accelerator) return;
+  try {
+    decoder.move_to(accelerator);
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) throw;
+    throw OutOfMemory("the model does not fit into the GPU's memory; try train.memory = \"lean\", or a smaller model");
+  }
 }
 
 // Adapters (or all weights) and quantizers, and the reference of the KL penalty.
-void attach(Session& session, const fs::path& model, ActivationQuantizer quantizer, bool lean) {
+void attach(Session& session, const fs::path& model, ActivationQuantizer quantizer, bool lean, Accelerator* accelerator = nullptr) {
   const auto& config = session.config;
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   const bool full = config.train.parameters == "full";
@@ -149,16 +166,19 @@ void attach(Session& session, const fs::path& model, ActivationQuantizer quantiz
   if (config.quant.format != "none" || lean) session.report = quantize(*session.decoder);
   if (full && config.grpo.kl_coef > 0) {  // with adapters the reference is the decoder without them
     session.reference = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
+    if (accelerator) session.reference->set_aten();
     if (config.quant.format != "none") quantize(*session.reference);
+    place(*session.reference, accelerator);
   }
+  place(*session.decoder, accelerator);
   if (full) session.decoder->set_base_trainable(true);
 }
 
 }  // namespace
 
-Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
+Session open_session(const Inputs& inputs, ActivationQuantizer quantizer, Accelerator* stand_in) {
   const auto& config = inputs.config;
-  set_up_process(config);
+  Accelerator* const own = set_up_process(config), * const accelerator = stand_in ? stand_in : own;
   Session session;
   session.config = config;
   session.derived = inputs.derived;
@@ -174,11 +194,12 @@ Session open_session(const Inputs& inputs, ActivationQuantizer quantizer) {
   session.decoder = std::make_unique<Decoder>(refusing("", [&] { return Decoder::load(model); }));
   if (config.model.dtype == "bf16") session.decoder->set_bf16();
   const ModelShape& shape = session.decoder->shape();
+  if (accelerator) session.decoder->set_aten();
   check_vocabulary(model, *session.tokenizer, shape);
   for (const ProblemSet* set : {&session.train, &session.test}) check_positions(*set, config.rollout.max_response_length, shape);
   if (shape.eos_ids.empty())
     throw BadInput((model / "config.json").string() + ": there is no eos_token_id, so no response would ever end; add one");
-  attach(session, model, std::move(quantizer), config.train.memory == "lean");
+  attach(session, model, std::move(quantizer), config.train.memory == "lean", accelerator);
   prepare_noise(session);
   return session;
 }

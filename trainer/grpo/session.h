@@ -13,6 +13,7 @@
 #include "trainer/grpo/noise.h"
 #include "trainer/grpo/ranks.h"
 #include "trainer/grpo/rewarder.h"
+#include "trainer/model/accelerator.h"
 #include "trainer/model/decoder.h"
 #include "trainer/rollout/sampler.h"
 #include "trainer/text/tokenizer.h"
@@ -59,8 +60,10 @@ struct Session {
 };
 
 // Sets the thread count and deterministic algorithms of the process, then loads all. Throws BadInput for whatever the
-// config or an input file is to blame for. `quantizer`: see decoder.h.
-Session open_session(const Inputs& inputs, ActivationQuantizer quantizer = default_activation_quantizer());
+// config or an input file is to blame for, a missing GPU included, and OutOfMemory. `quantizer`: see decoder.h. `stand_in`, for
+// tests: everything is computed as on a GPU, by LibTorch's operations and with this accelerator, but on the CPU.
+Session open_session(const Inputs& inputs, ActivationQuantizer quantizer = default_activation_quantizer(),
+                     Accelerator* stand_in = nullptr);
 
 // A session of random weights, N(0, 0.02), of the shape that FOLDER/config.json says: no tokenizer, no problems, one form
 // of each weight kept (Decoder::set_lean), on the CPU whatever train.device. For looking at a config before its model is

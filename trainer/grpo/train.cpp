@@ -64,6 +64,12 @@ Past past_of(const fs::path& folder) {
           any("events.jsonl", [](const auto& line) { return line.value("kind", "") == "finished"; })};
 }
 
+// The code paths: the processor's, or the GPU's.
+Machine machine_of(const Accelerator* accelerator) {
+  if (accelerator && accelerator->device().is_cuda()) return {accelerator->name(), "cuda"};
+  return {accelerator ? accelerator->name() : kernels::active().name, std::string(quant::name(quant::best_path()))};
+}
+
 class Run {
  public:
   Run(const fs::path& folder, MetricsLog& log, Session session, bool json)
@@ -78,7 +84,7 @@ class Run {
         coverage_(adapter_names()),
         store_(folder, config_, session_.derived.model_path, session_.decoder->trainable()),
         test_sha256_(support::sha256_file(session_.test.file)),
-        machine_{kernels::active().name, std::string(quant::name(quant::best_path()))},
+        machine_(machine_of(session_.decoder->accelerator())),
         state_(optimizer_.state()) {
     at_.data = order_.place();
     at_.coverage = coverage_.state();
@@ -227,6 +233,8 @@ class Run {
   void report(const Batch& batch, const UpdateResult& update, const StepTimes& times) {
     Metrics metrics = batch_metrics(batch, config_.rollout.max_response_length, times);
     metrics.insert(update.metrics.begin(), update.metrics.end());
+    if (const auto* accelerator = session_.decoder->accelerator())
+      metrics["perf/max_memory_allocated_gb"] = accelerator->peak_memory_gb();
     if (ranks_.leads()) write_samples(folder_, step_, batch);
     const auto line = log_.metrics(step_, metrics);
     if (ranks_.leads()) say(json_ ? line : step_line(step_, config_.train.steps, metrics));
@@ -330,7 +338,7 @@ ExitCode train_as(const std::shared_ptr<Ranks>& ranks, const fs::path& run_folde
   }
   std::optional<Run> run;
   agreed(*ranks, [&] {
-    Session session = open_session(inputs, options.quantizer);
+    Session session = open_session(inputs, options.quantizer, options.stand_in);
     session.ranks = ranks;
     if (ranks->leads())
       support::write_file_atomically(run_folder / "quant-report.json", quant_report_json(session.report));

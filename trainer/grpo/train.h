@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "trainer/grpo/exit_code.h"
+#include "trainer/model/accelerator.h"
 #include "trainer/model/decoder.h"
 
 namespace assay::train {
@@ -13,6 +14,7 @@ struct TrainOptions {
   bool profile = false; // print where the time went, and leave trace.json in the run folder
   bool json = false;  // standard output: the lines of metrics.jsonl instead of one line of text per step
   ActivationQuantizer quantizer = default_activation_quantizer();
+  Accelerator* stand_in = nullptr;  // see open_session()
 };
 
 // Runs what run_folder/config.json says, prints one line per step to standard output. Returns exit_finished,

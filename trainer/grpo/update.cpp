@@ -67,7 +67,7 @@ class BatchRows {
   }
   at::Tensor advantages(Range span) const {
     const auto values = slice(batch_.advantages, span.begin * group(), span.end * group());
-    return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(at::kFloat);
+    return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(at::kFloat).to(session_.decoder->device());
   }
   // The sampler's own log-probs, [B, R]; 0 on the padding.
   at::Tensor sampled_logprobs(Range span, std::int64_t width) const {
@@ -77,7 +77,7 @@ class BatchRows {
       const auto& row = batch_.rollout.logprobs[static_cast<std::size_t>(span.begin * group() + r)];
       for (std::int64_t t = 0; t < static_cast<std::int64_t>(row.size()); ++t) rows[r][t] = row[static_cast<std::size_t>(t)];
     }
-    return padded;
+    return padded.to(session_.decoder->device());
   }
   std::int64_t longest(Range span) const {
     std::size_t length = 0;
@@ -123,13 +123,13 @@ void sum_gradients(Ranks& ranks, const std::vector<NamedTensor>& parameters) {
     parts.push_back((gradient.defined() ? gradient : at::zeros_like(parameters[i].tensor)).reshape({-1}));
   }
   if (parts.empty()) return;
-  at::Tensor flat = at::cat(parts).contiguous();
+  at::Tensor flat = at::cat(parts).to(at::kCPU).contiguous();
   ranks.sum(flat.mutable_data_ptr<float>(), flat.numel());
   std::int64_t at = 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (there[i] == 0) continue;
     at::Tensor tensor = parameters[i].tensor;
-    tensor.mutable_grad() = flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).clone();
+    tensor.mutable_grad() = flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).clone().to(tensor.device());
     at += tensor.numel();
   }
 }

@@ -78,7 +78,7 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
   AttachReport report;
   report.label = spec::quant_label(config);
   if (config.format == "none") {
-    if (model.lean)
+    if (model.lean && !model.aten)
       for (Layer& layer : model.layers)
         for (Projection* p : layer.projections()) p->weight.keep_forward_only();
     return report;
@@ -133,7 +133,7 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
         p->quantized = Matrix(quantized_weight(p->weight.value(), q, p->weight_seed, &stats));
         sqnr = stats.sqnr_db();
         if (model.lean) {  // here and not behind the loop: the most that is alive at once is what counts
-          p->quantized.keep_forward_only();
+          if (!model.aten) p->quantized.keep_forward_only();
           if (!model.keep_unquantized) p->weight = Matrix();
         }
       }
@@ -154,7 +154,7 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
                              "none; modules are called " + known.front() + (model.has_lora ? ", " + known[1] : "") +
                              " … " + known[known.size() - 2]);
   }
-  if (model.lean)
+  if (model.lean && !model.aten)  // LibTorch's products read a weight as it lies: there is one form already
     for (Layer& layer : model.layers)
       for (Projection* p : layer.projections())
         if (p->weight.defined()) p->weight.keep_forward_only();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "trainer/model/aten.h"
 #include "trainer/model/graph.h"
 #include "trainer/model/kernels/kernels.h"
 #include "trainer/model/ops.h"
@@ -191,6 +192,7 @@ struct AttentionNode : torch::autograd::Node {
 
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& prompt_k,
                      const at::Tensor& prompt_v, const std::shared_ptr<const Layout>& layout, const Heads& heads) {
+  if (!by_kernels(q)) return aten::attention(q, k, v, prompt_k, prompt_v, *layout, heads);
   at::Tensor out = at::empty_like(q);
   const bool graph = any_wants_graph(q, k, v, prompt_k, prompt_v);
   at::Tensor lse = graph ? at::empty({q.size(0), heads.heads}, q.options()) : at::Tensor();

@@ -14,6 +14,8 @@
 
 namespace assay::train {
 
+struct PaddedLayout;
+
 struct Heads {
   std::int64_t heads = 0, kv_heads = 0, size = 0;
   std::int64_t query_width() const { return heads * size; }
@@ -28,6 +30,7 @@ struct Layout {
   std::vector<std::int64_t> order, group;  // order: rows, those of one prompt together; group g is order[group[g]..)
   std::shared_ptr<const std::vector<std::int32_t>> positions;  // per token
   std::int64_t tokens = 0, longest = 0;    // longest: positions needed
+  mutable std::shared_ptr<const PaddedLayout> padded;  // aten.h's; made where the first layer asks for it
 
   // Rows without prompts.
   static std::shared_ptr<const Layout> of(const std::vector<std::int64_t>& lengths);

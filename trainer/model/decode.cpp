@@ -34,6 +34,7 @@ std::shared_ptr<Decoder::DecodeState> Decoder::begin_decode(PromptCache prompts,
                                                             std::int64_t max_new) {
   const at::NoGradGuard no_grad;
   Model& model = *impl_;
+  if (model.aten) throw std::logic_error("this decoder decodes by begin_static_decode()");
   model.refresh();
   auto state = std::make_shared<DecodeState>();
   state->prompts = std::move(prompts);
@@ -49,11 +50,7 @@ std::shared_ptr<Decoder::DecodeState> Decoder::begin_decode(PromptCache prompts,
     size += width * round_up(length, panel);
     longest = std::max(longest, length);
   }
-  if (longest + max_new > model.shape.max_positions)
-    throw std::runtime_error("a prompt of " + std::to_string(longest) + " tokens and " + std::to_string(max_new) +
-                             " new ones need more than the model's " + std::to_string(model.shape.max_positions) +
-                             " positions");
-  model.rope.cover(longest + max_new);
+  model.check_positions(longest, max_new);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     DecodeState::Cache cache;
     cache.prompt_keys = at::empty({size}, at::kFloat);
@@ -125,7 +122,7 @@ at::Tensor Decoder::decode_step(DecodeState& state, const at::Tensor& ids) {
         state.step));
   at::Tensor x = model.embed(ids);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    const Model::Queries now = model.queries(model.layers[i], x, positions);
+    const Model::Queries now = model.queries(model.layers[i], x, Positions{positions, {}, {}});
     x = model.after_attention(model.layers[i], x, attend(model.heads, state, i, now));
   }
   ++state.step;

@@ -7,8 +7,10 @@
 #include <map>
 #include <stdexcept>
 
+#include "trainer/model/aten.h"
 #include "trainer/model/head.h"
 #include "trainer/model/model.h"
+#include "trainer/model/static_decode.h"
 
 namespace assay::train {
 
@@ -36,8 +38,20 @@ at::Tensor Model::normalize(const at::Tensor& x, const at::Tensor& weight, const
   return quantizers.flow(rms_norm(x, acts ? weight + noise : weight, shape.rms_eps));
 }
 
-Model::Queries Model::queries(Layer& layer, const at::Tensor& x,
-                              const std::shared_ptr<const std::vector<std::int32_t>>& positions) {
+void Model::check_positions(std::int64_t longest, std::int64_t max_new) {
+  if (longest + max_new > shape.max_positions)
+    throw std::runtime_error("a prompt of " + std::to_string(longest) + " tokens and " + std::to_string(max_new) +
+                             " new ones need more than the model's " + std::to_string(shape.max_positions) + " positions");
+  rope.cover(longest + max_new);
+}
+
+Positions Model::positions(const std::shared_ptr<const std::vector<std::int32_t>>& host) const {
+  if (!aten) return {host, {}, {}};
+  const at::Tensor index = at::tensor(at::ArrayRef<std::int32_t>(*host), at::kInt).to(device());
+  return {host, rope.cosine_tensor().index_select(0, index).unsqueeze(1), rope.sine_tensor().index_select(0, index).unsqueeze(1)};
+}
+
+Model::Queries Model::queries(Layer& layer, const at::Tensor& x, const Positions& positions) {
   const at::Tensor z = normalize(x, layer.input_norm, layer.input_noise);
   Memo memo;
   at::Tensor q = layer.q.forward(z, quantizers, memo), k = layer.k.forward(z, quantizers, memo);
@@ -94,7 +108,8 @@ void cover(Model& model, std::int64_t positions) {
 at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& layout, std::vector<at::Tensor>* keys,
                std::vector<at::Tensor>* values) {
   std::vector<std::int64_t> lengths;
-  const at::Tensor ids = packed_ids(model.shape, rows, lengths);
+  const AtenScope aten(model.aten);
+  const at::Tensor ids = packed_ids(model.shape, rows, lengths).to(model.device());
   layout = Layout::of(lengths);
   cover(model, layout->longest);
   model.refresh();
@@ -103,13 +118,14 @@ at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& la
   std::vector<at::Tensor> kept_keys, kept_values;
   if (keys && !at::GradMode::is_enabled()) {
     const std::vector<std::int64_t> all = {static_cast<std::int64_t>(model.layers.size()), layout->tokens, model.heads.key_width()};
-    kept_keys = at::empty(all, at::kFloat).unbind();
-    kept_values = at::empty(all, at::kFloat).unbind();
+    kept_keys = at::empty(all, at::TensorOptions(at::kFloat).device(model.device())).unbind();
+    kept_values = at::empty(all, at::TensorOptions(at::kFloat).device(model.device())).unbind();
   }
+  const Positions positions = model.positions(layout->positions);
   at::Tensor x = model.embed(ids);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     Layer& layer = model.layers[i];
-    const Model::Queries now = model.queries(layer, x, layout->positions);
+    const Model::Queries now = model.queries(layer, x, positions);
     x = model.after_attention(layer, x, attention(now.q, now.k, now.v, {}, {}, layout, model.heads));
     if (model.layer_observer) model.layer_observer(static_cast<std::int64_t>(i), x);
     if (keys) {
@@ -123,7 +139,7 @@ at::Tensor run(Model& model, const Rows& rows, std::shared_ptr<const Layout>& la
 // Rows [lengths[i]] of a right-padded int64 tensor, in int32.
 std::vector<std::vector<std::int32_t>> unpadded(const at::Tensor& ids, const at::Tensor& lengths) {
   TORCH_CHECK(ids.dim() == 2 && lengths.dim() == 1 && ids.size(0) == lengths.size(0), "ids [N, T] and lengths [N]");
-  const at::Tensor own_ids = ids.to(at::kLong).contiguous(), own_lengths = lengths.to(at::kLong).contiguous();
+  const at::Tensor own_ids = ids.to(at::kCPU, at::kLong).contiguous(), own_lengths = lengths.to(at::kCPU, at::kLong).contiguous();
   const auto* from = own_ids.const_data_ptr<std::int64_t>();
   const auto* length = own_lengths.const_data_ptr<std::int64_t>();
   std::vector<std::vector<std::int32_t>> rows(static_cast<std::size_t>(ids.size(0)));
@@ -143,7 +159,7 @@ at::Tensor padded(const at::Tensor& packed, const std::vector<std::int64_t>& len
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t t = 0; t < lengths[static_cast<std::size_t>(i)]; ++t) *to++ = i * width + t;
   const at::Tensor flat = at::zeros({n * width, packed.size(1)}, packed.options());
-  return flat.index_copy(0, places, packed).view({n, width, packed.size(1)});
+  return flat.index_copy(0, places.to(packed.device()), packed).view({n, width, packed.size(1)});
 }
 
 }  // namespace
@@ -164,6 +180,54 @@ void Decoder::set_bf16() {
   const at::NoGradGuard no_grad;
   for (const NamedTensor& weight : impl_->named()) at::Tensor(weight.tensor).copy_(bf16_rounded(weight.tensor));
   impl_->quantizers.bf16 = true;
+}
+
+void Decoder::set_aten() {
+  if (impl_->has_lora || impl_->has_quantizers || impl_->base_trainable)
+    throw std::logic_error("the path is said before anything is attached");
+  impl_->aten = true;
+}
+
+void Decoder::move_to(Accelerator* accelerator) {
+  if (!impl_->aten) throw std::logic_error("set_aten() comes before move_to()");
+  const at::NoGradGuard no_grad;
+  Model& model = *impl_;
+  const at::Device device = accelerator->device();
+  const auto move = [&](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.detach().to(device).requires_grad_(tensor.requires_grad());
+  };
+  const bool tied = model.head.value().is_same(model.embedding);
+  move(model.embedding);
+  model.head = tied ? Matrix(model.embedding) : model.head.on(device);
+  for (at::Tensor* tensor : {&model.norm, &model.norm_noise}) move(*tensor);
+  for (Layer& layer : model.layers) {
+    for (at::Tensor* tensor : {&layer.input_norm, &layer.post_norm, &layer.q_norm, &layer.k_norm, &layer.input_noise, &layer.post_noise})
+      move(*tensor);
+    for (Projection* p : layer.projections()) {
+      p->weight = p->weight.on(device);
+      p->quantized = p->quantized.on(device);
+      move(p->bias);
+      if (!p->lora) continue;
+      p->lora->a = p->lora->a.on(device);
+      p->lora->b = p->lora->b.on(device);
+    }
+  }
+  model.rope.move_to(device);
+  model.accelerator = accelerator;
+}
+
+at::Device Decoder::device() const { return impl_->device(); }
+bool Decoder::by_aten() const { return impl_->aten; }
+Accelerator* Decoder::accelerator() const { return impl_->accelerator; }
+
+bool Decoder::steps_alike() const {
+  return impl_->quantizers.activation.rounding != quant::Rounding::stochastic && !impl_->quantizers.observer;
+}
+
+std::unique_ptr<StaticDecode> Decoder::begin_static_decode(const PromptCache& prompts, std::int64_t rows_per_prompt,
+                                                           std::int64_t max_new) {
+  if (!impl_->aten) throw std::logic_error("this decoder decodes by begin_decode()");
+  return std::make_unique<StaticDecode>(*impl_, prompts, rows_per_prompt, max_new);
 }
 
 void Decoder::set_rounding_seed(std::uint64_t seed) { impl_->quantizers.restart(seed); }
@@ -224,7 +288,13 @@ void Decoder::set_adapter(bool on) {
 void Decoder::set_dropout(double p, std::uint64_t seed) {
   if (!impl_->adapter_use) return;
   impl_->adapter_use->dropout = p;
-  impl_->adapter_use->masks = at::detail::createCPUGenerator(seed);
+  if (impl_->device().is_cpu()) {
+    impl_->adapter_use->masks = at::detail::createCPUGenerator(seed);
+  } else {
+    at::Generator masks = at::globalContext().defaultGenerator(impl_->device()).clone();
+    masks.set_current_seed(seed);
+    impl_->adapter_use->masks = masks;
+  }
 }
 
 void Decoder::set_norm_noise(const std::vector<NamedTensor>& noise, bool in_rollout, bool in_training) {
@@ -240,7 +310,7 @@ void Decoder::set_norm_noise(const std::vector<NamedTensor>& noise, bool in_roll
     const auto place = places.find(tensor.name);
     if (place == places.end()) throw std::logic_error("no norm is called " + tensor.name);
     TORCH_CHECK(tensor.tensor.numel() == model.shape.hidden && !tensor.tensor.requires_grad());
-    *place->second = tensor.tensor;
+    *place->second = tensor.tensor.to(model.device());
   }
   model.noise_in_rollout = in_rollout;
   model.noise_in_training = in_training;
@@ -264,7 +334,7 @@ PromptCache Decoder::prefill(const Rows& prompts) {
   at::Tensor ends = at::empty({static_cast<std::int64_t>(prompts.size())}, at::kLong);
   for (std::size_t i = 0; i < prompts.size(); ++i)
     ends.mutable_data_ptr<std::int64_t>()[i] = layout->start[i] + layout->length[i] - 1;
-  cache.last = hidden.index_select(0, ends);
+  cache.last = hidden.index_select(0, ends.to(hidden.device()));
   return cache;
 }
 
@@ -275,17 +345,19 @@ PromptCache Decoder::prefill(const at::Tensor& ids, const at::Tensor& lengths) {
 at::Tensor Decoder::respond(const PromptCache& prompts, const std::vector<std::int64_t>& prompt_of_row,
                             const Rows& responses) {
   Model& model = *impl_;
+  const AtenScope aten(model.aten);
   TORCH_CHECK(prompt_of_row.size() == responses.size(), "one prompt a row");
   std::vector<std::int64_t> lengths;
-  const at::Tensor ids = packed_ids(model.shape, responses, lengths);
+  const at::Tensor ids = packed_ids(model.shape, responses, lengths).to(model.device());
   for (const std::int64_t p : prompt_of_row)
     TORCH_CHECK(p >= 0 && p < static_cast<std::int64_t>(prompts.length.size()), "a row's prompt is not in the cache");
   const auto layout = Layout::behind(prompts.start, prompts.length, prompt_of_row, lengths);
   cover(model, layout->longest);
   model.refresh();
+  const Positions positions = model.positions(layout->positions);
   at::Tensor x = model.embed(ids);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    const Model::Queries now = model.queries(model.layers[i], x, layout->positions);
+    const Model::Queries now = model.queries(model.layers[i], x, positions);
     x = model.after_attention(
         model.layers[i], x,
         attention(now.q, now.k, now.v, prompts.keys[i], prompts.values[i], layout, model.heads));
@@ -297,7 +369,7 @@ at::Tensor Decoder::respond(const PromptCache& prompts, const std::vector<std::i
 at::Tensor Decoder::respond(const PromptCache& prompts, const at::Tensor& prompt_of_row, const at::Tensor& ids,
                             const at::Tensor& response_lengths) {
   const auto rows = unpadded(ids, response_lengths);
-  const at::Tensor of_row = prompt_of_row.to(at::kLong).contiguous();
+  const at::Tensor of_row = prompt_of_row.to(at::kCPU, at::kLong).contiguous();
   const auto* p = of_row.const_data_ptr<std::int64_t>();
   std::vector<std::int64_t> lengths;
   for (const auto& row : rows) lengths.push_back(static_cast<std::int64_t>(row.size()));
@@ -305,6 +377,7 @@ at::Tensor Decoder::respond(const PromptCache& prompts, const at::Tensor& prompt
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {
+  const AtenScope aten(impl_->aten);
   std::vector<std::int64_t> sizes = hidden.sizes().vec();
   const at::Tensor flat = hidden.reshape({-1, impl_->shape.hidden}).contiguous();
   sizes.back() = impl_->shape.vocabulary;
@@ -313,6 +386,7 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
 
 ScoredTokens Decoder::score(const at::Tensor& hidden, const at::Tensor& targets, double temperature,
                             bool entropy_gradient) {
+  const AtenScope aten(impl_->aten);
   const Scores scores = score_tokens(hidden, impl_->head, targets, temperature, entropy_gradient, impl_->lean);
   return {scores.logprobs, scores.entropy};
 }

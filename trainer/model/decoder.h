@@ -96,6 +96,9 @@ struct ScoredTokens {
   at::Tensor logprobs, entropy;
 };
 
+class Accelerator;
+class StaticDecode;
+
 class Decoder {
  public:
   // Loads config.json and weights, in float32. Throws std::runtime_error: a missing or wrongly shaped tensor, or a
@@ -110,6 +113,15 @@ class Decoder {
   // model.dtype = "bf16": rounds the weights to bfloat16 and from now on what every operation hands on (docs/series.md,
   // "Arithmetic"). Before anything is attached; not for a base that is trained.
   void set_bf16();
+  // From now on everything is computed by LibTorch's operations instead of the kernels of this project (aten.h): what a device
+  // needs, and what tests ask for on the CPU. Before anything is attached.
+  void set_aten();
+  // All weights, adapters and quantized copies to the accelerator's device, which decoding then uses; tensors that were handed
+  // out before stay where they were. After set_aten() and all that is attached. Without it decoding records no graphs.
+  void move_to(Accelerator* accelerator);
+  at::Device device() const;
+  bool by_aten() const;
+  Accelerator* accelerator() const;
   // LoRA on the target projections: A kaiming-uniform as PEFT, B zero, from `seed`. The base is frozen.
   // Throws std::runtime_error when a target matches no module.
   void attach_lora(const spec::LoraConfig& lora, std::uint64_t seed);
@@ -184,6 +196,12 @@ class Decoder {
   at::Tensor decode_step(DecodeState& state, const at::Tensor& ids);
   // Keeps only these rows (indices into the live rows, ascending).
   void keep_rows(DecodeState& state, const std::vector<std::int64_t>& rows);
+
+  // The same after set_aten(): decoding in fixed places (static_decode.h), of `rows_per_prompt` rows a prompt.
+  std::unique_ptr<StaticDecode> begin_static_decode(const PromptCache& prompts, std::int64_t rows_per_prompt,
+                                                    std::int64_t max_new);
+  // Whether a step's work is the same each time: not where it draws a seed on the host or shows what it quantizes.
+  bool steps_alike() const;
 
   // Noise that is added to the weights of norms, in the phases given and in no other: [D] tensors under the names of
   // base_weights(). The weights themselves are not written to. What is not named has none; it replaces the former noise.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/model/aten.h"
 #include "trainer/model/graph.h"
 #include "trainer/model/ops.h"
 
@@ -78,6 +79,7 @@ struct ScoreAgainNode : torch::autograd::Node {
 Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& targets, double temperature,
                     bool entropy_gradient, bool one_form) {
   TORCH_CHECK(targets.scalar_type() == at::kLong && targets.is_contiguous());
+  if (!by_kernels(hidden)) return aten::score_tokens(hidden, head.value(), targets, temperature, entropy_gradient);
   const bool again = any_wants_graph(head.value()) || (entropy_gradient && any_wants_graph(hidden));
   const auto& kernel = kernels::active();
   const std::int64_t m = hidden.size(0), d = hidden.size(1), vocabulary = head.out();

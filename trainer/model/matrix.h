@@ -33,6 +33,9 @@ class Matrix {
   void keep_forward_only();
   bool lean() const { return lean_; }
 
+  // The same weight on another device, without packed forms. Not of a lean one.
+  Matrix on(const at::Device& device) const;
+
   // Forgets the packed forms: for weights that an optimizer writes to, called where a forward pass begins.
   void refresh();
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/model/accelerator.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/projection.h"
@@ -34,6 +35,8 @@ struct Model {
   std::shared_ptr<AdapterUse> adapter_use;  // null without an adapter
   bool base_trainable = false, has_lora = false, has_quantizers = false;
   bool lean = false, keep_unquantized = true;  // see Decoder::set_lean
+  bool aten = false;  // computes by LibTorch's operations (aten.h)
+  Accelerator* accelerator = nullptr;
 
   // Every weight under its Hugging Face name, in model order; the tied head left out.
   std::vector<NamedTensor> named() const;
@@ -41,11 +44,17 @@ struct Model {
   // anew. A pass, decoding included, then sees the adapter as it was at its beginning.
   void refresh();
 
+  at::Device device() const { return embedding.device(); }
+  // Throws std::runtime_error where a prompt of this length and so many new tokens have no positions; else covers them.
+  void check_positions(std::int64_t longest, std::int64_t max_new);
+  // Of a layout's tokens, covered before.
+  Positions positions(const std::shared_ptr<const std::vector<std::int32_t>>& host) const;
+
   // One decoder layer's parts around attention, on packed rows.
   struct Queries {
     at::Tensor q, k, v;  // q and k rotated
   };
-  Queries queries(Layer& layer, const at::Tensor& x, const std::shared_ptr<const std::vector<std::int32_t>>& positions);
+  Queries queries(Layer& layer, const at::Tensor& x, const Positions& positions);
   at::Tensor after_attention(Layer& layer, const at::Tensor& x, const at::Tensor& attended);
   at::Tensor embed(const at::Tensor& ids) const;  // int64 [M] -> [M, D]
   // A norm with its noise, where noise acts in the present phase.

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 
+#include "trainer/model/aten.h"
 #include "trainer/model/graph.h"
 
 namespace assay::train {
@@ -46,6 +47,12 @@ void Matrix::keep_forward_only() {
   backward_.reset();
   value_ = at::Tensor();
   lean_ = true;
+}
+
+Matrix Matrix::on(const at::Device& device) const {
+  if (!value_.defined()) return {};
+  const auto moved = [&](const at::Tensor& tensor) { return tensor.detach().to(device).requires_grad_(tensor.requires_grad()); };
+  return master_.defined() ? Matrix(moved(value_), moved(master_)) : Matrix(moved(value_));
 }
 
 BackwardForm::BackwardForm(Matrix& matrix) {
@@ -168,6 +175,7 @@ struct RotateNode : torch::autograd::Node {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps) {
+  if (!by_kernels(x)) return aten::rms_norm(x, w, eps);
   const std::int64_t m = x.size(0), d = x.size(1);
   at::Tensor y = at::empty_like(x);
   const bool graph = any_wants_graph(x, w);
@@ -188,6 +196,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps) {
 }
 
 at::Tensor bf16_rounded(const at::Tensor& x) {
+  if (!by_kernels(x)) return aten::bf16_rounded(x);
   at::Tensor y = at::empty_like(x);
   round_to_bf16(data(x), mutable_data(y), x.numel());
   if (any_wants_graph(x)) hang(y, new_node<Bf16Node>(), x);
@@ -195,6 +204,7 @@ at::Tensor bf16_rounded(const at::Tensor& x) {
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+  if (!by_kernels(gate)) return aten::swiglu(gate, up);
   at::Tensor y = at::empty_like(gate);
   const float *pg = data(gate), *pu = data(up);
   float* py = mutable_data(y);
@@ -233,8 +243,13 @@ void Rope::cover(std::int64_t positions) {
   const at::Tensor exponent = at::arange(0, head_size_, 2, at::kFloat) / static_cast<double>(head_size_);
   const at::Tensor frequency = scaled(at::reciprocal(at::pow(theta_, exponent)), scaling_);
   const at::Tensor angle = at::arange(size, at::kFloat).unsqueeze(1) * frequency.unsqueeze(0);
-  cosine_ = angle.cos().contiguous();
-  sine_ = angle.sin().contiguous();
+  cosine_ = angle.cos().contiguous().to(device_);
+  sine_ = angle.sin().contiguous().to(device_);
+}
+
+at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope, const Positions& positions) {
+  if (positions.cosine.defined()) return aten::rotate(x, heads, positions.cosine, positions.sine);
+  return rotate(x, heads, rope, positions.host);
 }
 
 at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope,
@@ -367,9 +382,12 @@ at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bi
 
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
                   const std::optional<RoundedGradient>& rounded) {
+  if (!by_kernels(x)) return aten::linear(x, weight, bias, lora, rounded);
   return linear_with(x, &weight, bias, lora, rounded);
 }
 
-at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) { return linear_with(x, nullptr, {}, &lora, std::nullopt); }
+at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) {
+  return by_kernels(x) ? linear_with(x, nullptr, {}, &lora, std::nullopt) : aten::low_rank(x, lora);
+}
 
 }  // namespace assay::train

@@ -1,7 +1,8 @@
 // The decoder's differentiable operations on packed rows. M tokens, D hidden, E head size.
 //
 // Each has a hand-written backward (tests/trainer/model/ops_test.cpp checks them against finite differences); without a
-// graph they cost one pass of the kernel. All tensors float32, contiguous, on the CPU.
+// graph they cost one pass of the kernel. All tensors float32, contiguous, on the CPU. Elsewhere, and where a test asks for
+// it, the same functions are made of LibTorch's operations (aten.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,6 +33,10 @@ class Rope {
   Rope(std::int64_t head_size, double theta, RopeScaling scaling)
       : head_size_(head_size), theta_(theta), scaling_(std::move(scaling)) {}
   void cover(std::int64_t positions);
+  void move_to(const at::Device& device) {
+    device_ = device;
+    cosine_ = sine_ = at::Tensor();
+  }
   const float* cosine() const { return cosine_.const_data_ptr<float>(); }
   const float* sine() const { return sine_.const_data_ptr<float>(); }
   const at::Tensor& cosine_tensor() const { return cosine_; }
@@ -41,12 +46,20 @@ class Rope {
   std::int64_t head_size_ = 0;
   double theta_ = 0;
   RopeScaling scaling_;
+  at::Device device_ = at::kCPU;
   at::Tensor cosine_, sine_;  // [positions, E / 2]
 };
 
 // x [M, heads * E], rotated as token m's position asks.
 at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope,
                   const std::shared_ptr<const std::vector<std::int32_t>>& positions);
+
+// The positions of packed tokens, in the form that the path at hand reads.
+struct Positions {
+  std::shared_ptr<const std::vector<std::int32_t>> host;  // the kernels'
+  at::Tensor cosine, sine;                                // aten.h's, [M, 1, E / 2]
+};
+at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope, const Positions& positions);
 
 // Low-rank addition scale · B(A(x)): a [r, in], b [out, r].
 struct LoraPair {

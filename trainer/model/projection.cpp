@@ -38,7 +38,10 @@ at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, Quantiz
     if (quantizers.activation.rounding == quant::Rounding::stochastic) quantizers.activation.seed = quantizers.next_seed();
     const auto& signs = quantizers.signs;
     made.x = x;
-    made.seen = signs ? quantizers.flow(quant::hadamard(x, *signs)) : x;
+    // Zeros add nothing to a tensor's maximum.
+    const at::Tensor input =
+        quantizers.ended.defined() && quantizers.activation.scope == quant::Scope::tensor ? x.masked_fill(quantizers.ended, 0.0) : x;
+    made.seen = signs ? quantizers.flow(quant::hadamard(input, *signs)) : input;
     made.to = quantizers.flow(quantizers.quantize(made.seen, quantizers.activation, quantizers.ste));
     made.result = signs ? quantizers.flow(quant::inverse_hadamard(made.to, *signs)) : made.to;
     if (memo) memo->keep(made);

@@ -29,6 +29,7 @@ struct Quantizers {
   ActivationQuantizer quantize;
   Decoder::Observer observer;
   Phase phase = Phase::training;
+  at::Tensor ended;   // bool [M, 1], while rows that have ended are decoded along: they have no part in a tensor's scale
   bool bf16 = false;  // model.dtype: what flows between operations is rounded
 
   // Every draw of random numbers has a seed of its own, in the order of the draws since restart(). Those of gradients are

@@ -38,9 +38,10 @@ TokenLogprobs token_logprobs(Decoder& decoder, const std::vector<std::vector<std
     TORCH_CHECK(id >= 0 && id < decoder.shape().vocabulary, "a response holds an id outside of the vocabulary");
 
   const at::Tensor states = at::cat({cache.last, decoder.respond(cache, prompt_of_row, inputs)});
-  const at::Tensor hidden = states.index_select(0, at::tensor(sources, at::kLong));
-  const ScoredTokens scored = decoder.score(hidden, at::tensor(targets, at::kLong), temperature, entropy_gradient);
-  const at::Tensor where = at::tensor(places, at::kLong);
+  const auto index = [&](const std::vector<std::int64_t>& values) { return at::tensor(values, at::kLong).to(states.device()); };
+  const at::Tensor hidden = states.index_select(0, index(sources));
+  const ScoredTokens scored = decoder.score(hidden, index(targets), temperature, entropy_gradient);
+  const at::Tensor where = index(places);
   const auto spread = [&](const at::Tensor& values) {
     return at::zeros({rows * longest}, values.options()).index_copy(0, where, values).view({rows, longest});
   };

@@ -10,6 +10,7 @@
 #include "trainer/model/kernels/kernels.h"
 #include "trainer/model/ops.h"
 #include "trainer/profile/profile.h"
+#include "trainer/rollout/static_sampler.h"
 #include "trainer/rollout/stream.h"
 
 namespace assay::train {
@@ -162,7 +163,7 @@ Rollout sample(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& p
   const std::int64_t at_once =
       options.batch_size > 0 ? std::max<std::int64_t>(1, options.batch_size / g) : std::max<std::int64_t>(1, count);
   for (std::int64_t p = 0; p < count; p += at_once)
-    sample_batch(decoder, prompts, p, std::min(at_once, count - p), options, out);
+    (decoder.by_aten() ? sample_statically : sample_batch)(decoder, prompts, p, std::min(at_once, count - p), options, out);
   return out;
 }
 

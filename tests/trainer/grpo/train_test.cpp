@@ -266,10 +266,6 @@ TEST_CASE("bad input is refused in one sentence") {
   CHECK_THAT(refusal(data), Catch::Contains("test.jsonl:1: ") && Catch::Contains("####"));
 
   auto config = tiny_config();
-  config.train.device = "cuda";
-  CHECK_THAT(refusal(make_run("grpo-cuda", config)), Catch::Contains("train.device"));
-
-  config = tiny_config();
   config.rollout.max_prompt_length = 3;
   CHECK_THAT(refusal(make_run("grpo-long", config)), Catch::Contains("train.jsonl:1: ") && Catch::Contains("max_prompt_length"));
 }
