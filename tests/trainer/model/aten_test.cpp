@@ -4,6 +4,7 @@
 // a difference in the last bit into one of a whole step where a value lies on the border between two codes; those cases are
 // held to it with the second path's quantizer fed with the first's values.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,6 +33,13 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
   const double norm = y.norm().item<double>(), off = (x - y).norm().item<double>();
   return norm == 0 ? off : off / norm;
 }
+
+// Operations this small would spend their time waiting for each other's threads.
+struct OneThread {
+  OneThread() : before(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before); }
+  int before;
+};
 
 Accelerator* gpu = nullptr;  // where made(…, true) puts a decoder; null: it stays on the CPU
 
@@ -152,7 +160,7 @@ SamplerOptions sampling(std::int64_t group, std::int64_t tokens) {
 
 }  // namespace
 
-TEST_CASE("aten: logits of whole sequences", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: logits of whole sequences", "[aten]") {
   for (const char* family : {"qwen2", "llama", "qwen3"}) {
     INFO(family);
     Setup setup;
@@ -165,7 +173,7 @@ TEST_CASE("aten: logits of whole sequences", "[aten]") {
   }
 }
 
-TEST_CASE("aten: log-probs, entropies and gradients", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: log-probs, entropies and gradients", "[aten]") {
   Setup setup;
   SECTION("adapters") {}
   SECTION("entropy with gradient") { setup.entropy = true; }
@@ -182,7 +190,7 @@ TEST_CASE("aten: log-probs, entropies and gradients", "[aten]") {
   agree(setup);
 }
 
-TEST_CASE("aten: quantized", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: quantized", "[aten]") {
   Setup setup;
   setup.shape.intermediate = 96;  // a multiple of 16, for the transform
   SECTION("pre-hook") { setup.quant = quant_config("pre", true); }
@@ -225,7 +233,7 @@ TEST_CASE("aten: quantized", "[aten]") {
   agree(setup);
 }
 
-TEST_CASE("aten: gradients quantized alike, of one layer", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: gradients quantized alike, of one layer", "[aten]") {
   // One product: the same gradient comes in on both paths, so the same roundings are drawn.
   const quant::GradientSpec spec{.spec = {.rounding = quant::Rounding::stochastic}, .hadamard = true};
   const at::Tensor x = at::randn({37, 32}, generator(1)), w = at::randn({48, 32}, generator(2)), dy = at::randn({37, 48}, generator(3)),
@@ -243,7 +251,7 @@ TEST_CASE("aten: gradients quantized alike, of one layer", "[aten]") {
   for (std::size_t i = 0; i < gradients[0].size(); ++i) CHECK(distance(gradients[1][i], gradients[0][i]) < 1e-6);
 }
 
-TEST_CASE("aten: bfloat16 between operations", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: bfloat16 between operations", "[aten]") {
   // A sum that differs in its last bit may round to the next bfloat16, 2^-8 away, and so on through the layers: the two paths
   // are as far from each other as each is from fp32, not closer.
   Setup setup;
@@ -262,7 +270,7 @@ TEST_CASE("aten: bfloat16 between operations", "[aten]") {
   CHECK(gradients[0].equal(gradients[1]));
 }
 
-TEST_CASE("aten: groups of different sizes, prompts without rows, empty responses", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: groups of different sizes, prompts without rows, empty responses", "[aten]") {
   Setup setup;
   Decoder kernels = made(setup, false), aten = made(setup, true);
   const Sequences prompts = random_sequences(4, 1, 20, 8), responses = {{1, 2, 3}, {}, {4}, {5, 6, 7, 8, 9}, {1}};
@@ -278,7 +286,7 @@ TEST_CASE("aten: groups of different sizes, prompts without rows, empty response
   CHECK(distance(gradients[1], gradients[0]) < backward_tolerance);
 }
 
-TEST_CASE("aten: sampling draws the same tokens", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: sampling draws the same tokens", "[aten]") {
   Setup setup;
   SamplerOptions options = sampling(4, 40);
   SECTION("temperature") { options.temperature = 1.3; }
@@ -310,7 +318,7 @@ TEST_CASE("aten: sampling draws the same tokens", "[aten]") {
   CHECK(recorder.replays > 4);
 }
 
-TEST_CASE("aten: a smaller graph is recorded when half of the rows have ended", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: a smaller graph is recorded when half of the rows have ended", "[aten]") {
   Setup setup;
   Decoder kernels = made(setup, false), aten = made(setup, true);
   Recorder recorder;
@@ -321,7 +329,7 @@ TEST_CASE("aten: a smaller graph is recorded when half of the rows have ended", 
   CHECK(recorder.captures >= 2);
 }
 
-TEST_CASE("aten: rows that have ended do not change the scale of the others' activations", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: rows that have ended do not change the scale of the others' activations", "[aten]") {
   Setup setup;
   setup.quant = quant_config("pre", true);  // scope tensor
   Decoder aten = made(setup, true);
@@ -338,7 +346,7 @@ TEST_CASE("aten: rows that have ended do not change the scale of the others' act
   for (const int row : {0, 2, 3}) CHECK(hidden[0][row].equal(hidden[1][row]));
 }
 
-TEST_CASE("aten: the same on a GPU", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: the same on a GPU", "[aten]") {
   const OpenedGpu& opened = open_gpu();
   if (!opened.accelerator) {
     std::printf("SKIPPED: no GPU: %s\n", opened.missing.c_str());
@@ -395,7 +403,7 @@ TEST_CASE("aten: the same on a GPU", "[aten]") {
   }
 }
 
-TEST_CASE("aten: a row that is not finite is said", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: a row that is not finite is said", "[aten]") {
   const at::Tensor logits = at::zeros({2, 5});
   logits[1][2] = NAN;
   SamplerOptions options;
@@ -404,7 +412,7 @@ TEST_CASE("aten: a row that is not finite is said", "[aten]") {
   CHECK_FALSE(std::isfinite(drawn.logprobs[1].item<float>()));
 }
 
-TEST_CASE("aten: draws at the borders", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: draws at the borders", "[aten]") {
   // Probabilities 1/4, 0, 1/2, 1/4 exactly.
   const at::Tensor logits = at::tensor({0.f, -INFINITY, std::log(2.f), 0.f}).expand({6, 4});
   const at::Tensor u = at::tensor({0.0, 0.2499999, 0.2500001, 0.7499999, 0.7500001, 0.9999999999}, at::kDouble);
