@@ -26,6 +26,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using registry::StateKind;
 
+constexpr auto kBriefest = std::chrono::milliseconds(10);   // that a run must have run to be recorded as running
 constexpr auto kDiskEvery = std::chrono::seconds(5);   // while it is nearly full
 
 std::string gibibytes(double bytes) {
@@ -430,9 +431,34 @@ void Fleet::start_decided() {
   for (const auto& [executor, attempts] : decided) executor->start(attempts);
 }
 
+// A run that is over sooner goes from starting to its end: one wait for the disk less, while others wait for its place.
 void Fleet::running(std::int64_t number) {
   const auto state = states_.find(number);
-  if (state == states_.end() || state->second != StateKind::starting) return;
+  const auto found = live_.find(number);
+  if (state == states_.end() || state->second != StateKind::starting || found == live_.end() || found->second->begun) return;
+  found->second->begun.emplace(io_);
+  record_running_in(number, kBriefest);
+}
+
+void Fleet::record_running_in(std::int64_t number, std::chrono::milliseconds delay) {
+  asio::steady_timer& timer = *live_.at(number)->begun;
+  timer.expires_after(delay);
+  timer.async_wait([this, number](const asio::error_code& error) {
+    if (error) return;
+    try {
+      record_running(number);
+    } catch (const std::exception& fault) {   // a full disk: again in a second
+      log_->error("run {}: recording that it runs: {}", number, fault.what());
+      if (const auto found = live_.find(number); found != live_.end() && found->second->begun)
+        record_running_in(number, std::chrono::seconds(1));
+    }
+  });
+}
+
+void Fleet::record_running(std::int64_t number) {
+  const auto state = states_.find(number);
+  const auto found = live_.find(number);
+  if (state == states_.end() || state->second != StateKind::starting || found == live_.end() || !found->second->begun) return;
   move(number, {StateKind::running, {}, {}, ""}, unix_now());
   const std::string where = live_.at(number)->executor.where(number);
   log_->info("run {} runs{}{}", number, where.empty() ? "" : ": ", where);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <asio/io_context.hpp>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <map>
@@ -79,6 +80,8 @@ class Fleet : private Executor::Listener {
   bool ended(std::int64_t number, const Ending& ending, double when) override;
   void waits(std::int64_t number, const std::string& why) override;
 
+  void record_running(std::int64_t number);
+  void record_running_in(std::int64_t number, std::chrono::milliseconds delay);
   void happened(const Event& event);
   void apply();
   void apply_one(const Action& action);

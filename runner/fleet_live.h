@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio/steady_timer.hpp>
+#include <optional>
 
 #include "runner/fleet.h"
 #include "runner/ingest.h"
@@ -24,6 +25,7 @@ struct Fleet::Live {
   Executor& executor;
   bool command_trainer = false;
   bool ending = false;                       // it is over; what it wrote last is being read
+  std::optional<asio::steady_timer> begun;   // it executes, which is about to be recorded
   std::string waits;                         // what it waits for at its executor
   Ingest ingest;
 };

@@ -63,6 +63,7 @@ void Fleet::kill(const std::vector<std::int64_t>& numbers, const KillRequest& re
 void Fleet::pause(const std::vector<std::int64_t>& numbers, bool to_checkpoint, const std::string& by) {
   for (const std::int64_t number : numbers) {
     adopt(number);
+    record_running(number);
     if (states_.count(number) == 0) continue;
     const auto found = live_.find(number);
     if (found == live_.end()) {
