@@ -37,6 +37,11 @@ TEST_CASE("what cannot be allocated is said with the batch size to try") {
   CHECK(said(sampling_at_once(config), [] { throw std::bad_alloc(); }) ==
         "out of memory while sampling 8 sequences at once; rollout.batch_size cannot be smaller: try a smaller "
         "rollout.max_response_length, or train.memory = \"lean\"");
+  const auto on_a_gpu = [] {  // as its allocator says it
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of …");
+  };
+  CHECK(said(updating_at_once(config), on_a_gpu) ==
+        "out of memory while updating on 16 prompts at once (20.00 MiB more were asked for on the GPU); try grpo.micro_batch_size = 8");
 }
 
 TEST_CASE("other errors pass as they are") {
