@@ -270,8 +270,7 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   }
   // Whoever asked gets the numbers before the first one starts.
   asio::post(io_, [this, event, series = submission.series.id] {
-    const auto& jobs = event.jobs;
-    log_->info("{} runs of {} added: {} to {}", jobs.size(), series, jobs.front().number, jobs.back().number);
+    log_->info("{} runs of {} added: {} to {}", event.jobs.size(), series, event.jobs.front().number, event.jobs.back().number);
     happened(event);
   });
   return numbers;
