@@ -98,41 +98,26 @@ function keys() {
   document.getElementById('help').addEventListener('click', help);
 }
 
-const pages = [
-  [/^\/$/, 'runs', './runs.js'],
-  [/^\/run\/([0-9]+)$/, 'runs', './run.js'],
-  [/^\/series$/, 'series', './series.js'],
-  [/^\/series\/([^/]+)$/, 'series', './series.js'],
-  [/^\/compare$/, 'compare', './compare.js'],
-];
-
-async function start() {
+// What every page's script ends with: `show` fills the page. Where the server's state came with the page, nothing is waited
+// for before, so that what `show` makes at once is in the first picture of the browser.
+export async function start(page, show) {
   takeToken();
   keys();
   const main = document.getElementById('main');
-  const path = location.pathname.replace(/(.)\/$/, '$1');
-  const found = pages.find(([pattern]) => pattern.test(path));
-  if (found) document.querySelector(`nav [data-page=${found[1]}]`).setAttribute('aria-current', 'page');
-  // What the server knew when it sent the page came with it; null where it could not say.
+  document.querySelector(`nav [data-page=${page}]`)?.setAttribute('aria-current', 'page');
+  // What the server knew when it sent the page; null where it could not say.
   const given = JSON.parse(document.getElementById('given').textContent);
   try {
-    const [state, module] = await Promise.all([given ? given.state : get('/api/state'), found ? import(found[2]) : null]);
+    const state = given ? given.state : await get('/api/state');
     app.actions = state.actions;
     app.skew = state.now - Date.now() / 1000;
     app.state = state;
     app.runs = given?.runs;
     showDaemon(state.daemon);
-    if (!module) {
-      heading('Not found');
-      fill(main, empty('There is no such page.', h('a', {href: '/'}, 'All runs')));
-      return;
-    }
-    await module.show(main, decodeURIComponent(found[0].exec(path)[1] || ''));
+    await show(main, decodeURIComponent(location.pathname.split('/')[2] || ''));
   } catch (error) {
     failed(main, error);
   } finally {
     document.documentElement.dataset.ready = 'true';
   }
 }
-
-start();

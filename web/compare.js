@@ -1,14 +1,14 @@
 // Any runs side by side: the table against their own baselines or a pinned one, and one metric's curves over each other.
 import {h, fill, put, empty} from './dom.js';
 import {get} from './api.js';
-import {heading, live} from './app.js';
+import {heading, live, start} from './app.js';
 import {Chart, palette} from './charts.js';
 import {comparison, rule} from './table.js';
 import {problems} from './problems.js';
 
 const mostCurves = 8;
 
-export async function show(main) {
+async function show(main) {
   heading('Compare');
   const asked = new URLSearchParams(location.search);
   const view = {what: asked.getAll('what'), baseline: asked.get('baseline') || '', first: asked.get('first') || '', last: asked.get('last') || '', metric: asked.get('metric') || 'accuracy'};
@@ -85,3 +85,5 @@ export async function show(main) {
   await draw();
   live(() => ({path: '/api/events'}), {});
 }
+
+start('compare', show);

@@ -89,8 +89,8 @@ export function badge(word, detail) {
 }
 
 export function bar(share) {
-  const meter = h('span.bar', {'aria-hidden': 'true'}, h('span'));
-  meter.firstChild.style.width = `${Math.max(0, Math.min(1, share || 0)) * 100}%`;
+  const meter = h('span.bar', {'aria-hidden': 'true'});
+  meter.style.setProperty('--share', `${Math.max(0, Math.min(1, share || 0)) * 100}%`);
   return meter;
 }
 

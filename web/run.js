@@ -1,7 +1,7 @@
 // One run: where it stands, what was changed, its curves, answers, findings, log and configuration.
 import {h, fill, put, badge, bar, mark, percent, number, duration, took, when, plural, empty} from './dom.js';
 import {get, act} from './api.js';
-import {app, live, heading, now, problem} from './app.js';
+import {app, heading, live, now, problem, start} from './app.js';
 import {Chart} from './charts.js';
 import {samples} from './samples.js';
 
@@ -11,7 +11,7 @@ const most = 6;                        // pictures shown at first
 const living = (state) => ['queued', 'blocked', 'starting', 'running'].includes(state);
 const accuracyTitle = 'test accuracy';
 
-export async function show(main, number_) {
+async function show(main, number_) {
   heading(`Run ${number_}`);
   const base = `/api/runs/${number_}`;
   const [run, log, measured] = await Promise.all([get(base), get(`${base}/log`, {name: 'stdout'}), get(`${base}/metrics`)]);
@@ -313,3 +313,5 @@ function record(run) {
   ];
   return {element: h('table.plain', {}, h('tbody', {}, rows.map(([label, value]) => h('tr', {}, h('th', {scope: 'row'}, label), h('td', {}, value)))))};
 }
+
+start('runs', show);

@@ -1,7 +1,7 @@
 // The queue and everything that has ended: a list of any length, of which the browser holds what is seen.
 import {h, fill, put, badge, bar, mark as otherwise, percent, number, took, duration, thousands, plural, empty} from './dom.js';
 import {get, act} from './api.js';
-import {app, live, heading, now, problem} from './app.js';
+import {app, heading, live, now, problem, start} from './app.js';
 
 const page = 60;                       // rows asked for at once
 const columns = [
@@ -13,11 +13,29 @@ const groups = [
   ['failed,stalled,lost', 'Failed'], ['killed,skipped', 'Ended'],
 ];
 
-export async function show(main) {
+// A row's height in pixels, as style.css lays it out on a wide page and on a narrow one.
+const narrow = matchMedia('(max-width: 44rem)');
+const height = () => narrow.matches ? 66 : 40;
+// To ask for it makes the browser lay out what there is: nothing as yet.
+const firstScreen = innerHeight;
+
+// A row is a copy of this one: a hundred elements made one by one take a browser that has just started longer than copies.
+const gap = h('span.cell.run', {role: 'gridcell'}, ' ');
+const blank = h('div.row', {role: 'row'},
+  h('span.cell.num', {role: 'gridcell'}, h('label.mark', {title: 'Mark for comparison'}, h('input', {type: 'checkbox', tabindex: '-1'}))),
+  h('span.cell.run', {role: 'gridcell'}, h('a', {tabindex: '-1'}), h('span.seed')),
+  ...['series', 'state', 'step', 'num.score', 'num.accuracy', 'time'].map((kind) => h('span.cell.' + kind, {role: 'gridcell'})));
+
+function left(seconds) {
+  return `${seconds < 90 ? duration(seconds) : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`} left`;
+}
+
+async function show(main) {
   heading('Runs');
   const asked = new URLSearchParams(location.search);
   const view = {text: asked.get('text') || '', series: asked.get('series') || '', states: asked.get('states') || '',
                 sort: asked.get('sort') || 'active', order: asked.get('order') || 'desc'};
+  let placed = false;                  // whether the first picture has been shown
   const rows = new Map(), marked = new Map(), pending = new Set();
   let total = 0, active = 0, generation = 0, counts = app.state.counts;
 
@@ -37,7 +55,8 @@ export async function show(main) {
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(view))
       if (value && !(key === 'sort' && value === 'active') && !(key === 'order' && value === 'desc')) query.set(key, value);
-    history.replaceState(null, '', query.size ? `?${query}` : location.pathname);
+    const search = query.size ? `?${query}` : '';
+    if (search !== location.search) history.replaceState(null, '', search || location.pathname);
   };
 
   function drawChips() {
@@ -76,7 +95,7 @@ export async function show(main) {
     return plain ? runs : null;
   }
 
-  async function load(offset) {
+  async function load(offset, anew = false) {
     if (pending.has(offset)) return;
     pending.add(offset);
     const mine = generation;
@@ -86,6 +105,8 @@ export async function show(main) {
       if (mine !== generation) return;
       total = answer.total;
       answer.runs.forEach((row, i) => rows.set(offset + i, row));
+      // What is outside of the page that has just come may be old; it is asked for again when it is seen.
+      if (anew) for (const index of rows.keys()) if (index < offset || index >= offset + page || index >= total) rows.delete(index);
       problem('list', '');
       draw();
     } catch (error) {
@@ -101,25 +122,21 @@ export async function show(main) {
     pending.clear();
     if (!keep) {
       active = 0;
-      scrollTo(0, 0);
+      if (drawn.size) scrollTo(0, 0);
     }
-    const first = keep ? range()[0] : 0;
-    const offset = Math.floor(first / page) * page;
-    const mine = generation;
-    await load(offset);
-    if (mine !== generation) return;
-    // What is outside of the page that has just come may be old; it is asked for again when it is seen.
-    for (const index of rows.keys()) if (index < offset || index >= offset + page || index >= total) rows.delete(index);
-    draw();
+    await load(Math.floor((keep ? range()[0] : 0) / page) * page, true);
   }
 
-  const height = () => parseFloat(getComputedStyle(grid).getPropertyValue('--row')) || 40;
+  // The rows that are seen, and two more at either end. To ask where the list lies makes the browser lay out the page too,
+  // so for the first picture that is assumed: what stands above it is not less than 120 pixels high.
   function range() {
-    const top = -list.getBoundingClientRect().top, row = height();
+    const row = height();
+    if (!placed && !drawn.size) return [0, Math.min(total, Math.ceil((firstScreen - 120) / row))];
+    const top = -list.getBoundingClientRect().top;
     return [Math.max(0, Math.floor(top / row) - 2), Math.min(total, Math.ceil((top + innerHeight) / row) + 2)];
   }
 
-  const drawn = new Map();             // index -> element
+  const drawn = new Map();             // index -> its element and what it was made from
   function draw() {
     const row = height();
     list.style.height = `${total * row}px`;
@@ -135,7 +152,7 @@ export async function show(main) {
     active = Math.max(0, Math.min(active, total - 1));
     const [from, to] = range();
     const missing = new Set();
-    for (const [index, element] of drawn)
+    for (const [index, {element}] of drawn)
       if (index < from || index >= to) {
         element.remove();
         drawn.delete(index);
@@ -145,13 +162,12 @@ export async function show(main) {
     for (let index = to - 1; index >= from; --index) {
       const data = rows.get(index);
       if (!data) missing.add(Math.floor(index / page) * page);
-      let element = drawn.get(index);
+      let {element, stamp: before} = drawn.get(index) || {};
       const stamp = data ? JSON.stringify(data) + marked.has(data.number) + (data.state === 'running' ? Math.floor(now()) : '') : '';
-      if (!element || element.dataset.stamp !== stamp) {
+      if (!element || before !== stamp) {
         const fresh = line(index, data);
-        fresh.dataset.stamp = stamp;
         if (element) element.replaceWith(fresh);
-        drawn.set(index, element = fresh);
+        drawn.set(index, {element: element = fresh, stamp});
       }
       if (element.parentNode !== list || element.nextSibling !== after) list.insertBefore(element, after);
       after = element;
@@ -164,27 +180,44 @@ export async function show(main) {
   }
 
   function line(index, data) {
-    const properties = {role: 'row', id: `row-${index}`, 'aria-rowindex': String(index + 2)};
-    if (!data) return h('div.row.loading', properties, h('span.cell.run', {role: 'gridcell'}, ' '));
-    const share = data.total_steps > 0 && data.step !== null ? data.step / data.total_steps : 0;
-    const time = data.state === 'running' && data.time_left !== null ? `${data.time_left < 90 ? duration(data.time_left) : data.time_left < 5400 ? `${Math.round(data.time_left / 60)} min` : `${Math.round(data.time_left / 3600)} h`} left`
-               : data.started ? took(data, now()) : '–';
+    const element = blank.cloneNode(Boolean(data));
+    element.id = `row-${index}`;
+    element.ariaRowIndex = String(index + 2);
+    if (!data) {
+      element.classList.add('loading');
+      return put(element, gap.cloneNode(true));
+    }
+    const share = data.state === 'succeeded' ? 1 : data.total_steps > 0 && data.step !== null ? data.step / data.total_steps : 0;
     const why = [data.held ? 'paused' : '', data.waits_for ? `waits for ${data.waits_for}` : data.detail].filter(Boolean).join('; ');
-    return h('div.row', {...properties, onclick: (event) => {
-      active = index;
-      if (event.target.closest('a, input')) return draw();
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return mark(data);
-      location.href = `/run/${data.number}`;
-    }},
-      h('span.cell.num', {role: 'gridcell'}, h('label.mark', {title: 'Mark for comparison'}, h('input', {type: 'checkbox', tabindex: '-1', checked: marked.has(data.number), 'aria-label': `Mark run ${data.number}`, onchange: () => mark(data)}), h('span', {}, data.number))),
-      h('span.cell.run', {role: 'gridcell', elementtiming: index ? null : 'row'}, h('a', {href: `/run/${data.number}`, tabindex: '-1'}, data.run), h('span.seed', {}, ` s${data.seed}`), data.title ? h('span.title', {title: data.title}, data.title) : null),
-      h('span.cell.series', {role: 'gridcell'}, data.series),
-      h('span.cell.state', {role: 'gridcell'}, badge(data.state, why), why ? h('span.why', {title: why}, why) : null),
-      h('span.cell.step', {role: 'gridcell'}, data.step === null ? h('span.none', {}, '–') : [bar(data.state === 'succeeded' ? 1 : share), h('span', {}, `${data.step}/${data.total_steps ?? '?'}`)]),
-      h('span.cell.num.score', {role: 'gridcell'}, data.score === null ? h('span.none', {}, '–') : number(data.score, 3)),
-      h('span.cell.num.accuracy', {role: 'gridcell'}, data.accuracy === null ? h('span.none', {}, '–') : [percent(data.accuracy), otherwise(data.accuracy_other_quant), h('span.unit', {}, ' %')]),
-      h('span.cell.time', {role: 'gridcell'}, time));
+    const [number_, run, series, state, step, score, accuracy, time] = element.children;
+    const set = (cell, value, ...words) => value === null ? (cell.textContent = '–', cell.classList.add('none')) : put(cell, ...words);
+    const box = number_.firstChild.firstChild, link = run.firstChild;
+    box.checked = marked.has(data.number);
+    box.ariaLabel = `Mark run ${data.number}`;
+    box.after(data.number);
+    if (!index) run.setAttribute('elementtiming', 'row');
+    link.href = `/run/${data.number}`;
+    link.textContent = data.run;
+    run.lastChild.textContent = ` s${data.seed}`;
+    if (data.title) put(run, h('span.title', {title: data.title}, data.title));
+    series.textContent = data.series;
+    put(state, badge(data.state, why), why ? h('span.why', {title: why}, why) : null);
+    set(step, data.step, bar(share), `${data.step}/${data.total_steps ?? '?'}`);
+    set(score, data.score, number(data.score, 3));
+    set(accuracy, data.accuracy, percent(data.accuracy), otherwise(data.accuracy_other_quant), h('span.unit', {}, ' %'));
+    time.textContent = data.state === 'running' && data.time_left !== null ? left(data.time_left) : data.started ? took(data, now()) : '–';
+    return element;
   }
+
+  list.addEventListener('click', (event) => {
+    const index = event.target.closest('.row')?.ariaRowIndex - 2, data = rows.get(index);
+    if (!data) return;
+    active = index;
+    if (event.target.closest('a, label')) draw();
+    else if (event.ctrlKey || event.metaKey || event.shiftKey) mark(data);
+    else location.href = `/run/${data.number}`;
+  });
+  list.addEventListener('change', (event) => mark(rows.get(event.target.closest('.row').ariaRowIndex - 2)));
 
   function mark(data) {
     if (marked.has(data.number)) marked.delete(data.number);
@@ -252,7 +285,7 @@ export async function show(main) {
   let frame = 0;
   const soon = () => { frame = frame || requestAnimationFrame(() => { frame = 0; draw(); }); };
   addEventListener('scroll', soon, {passive: true});
-  addEventListener('resize', () => { drawn.forEach((element) => element.remove()); drawn.clear(); soon(); });
+  addEventListener('resize', () => { drawn.forEach(({element}) => element.remove()); drawn.clear(); soon(); });
   setInterval(() => { if (!document.hidden && [...drawn.keys()].some((index) => rows.get(index)?.state === 'running')) draw(); }, 1000);
 
   // Some changes alter which rows there are or their order; those are read anew, but not more than twice a second.
@@ -267,10 +300,7 @@ export async function show(main) {
       reload(true);
     }, 500);
   };
-  drawHead();
-  drawChips();
-  await reload();
-  live(() => ({path: '/api/events'}), {
+  const listenAll = () => live(() => ({path: '/api/events'}), {
     runs: (changed) => {
       for (const fresh of changed) {
         let seen = false;
@@ -286,4 +316,16 @@ export async function show(main) {
     },
     many: anew,
   }, anew);
+
+  drawHead();
+  drawChips();
+  await reload();
+  // Behind the first picture: the rows just outside of it, and the stream of what changes.
+  requestAnimationFrame(() => setTimeout(() => {
+    placed = true;
+    draw();
+    listenAll();
+  }));
 }
+
+start('runs', show);

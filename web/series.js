@@ -1,10 +1,10 @@
 // The series there are, and one of them: goal, report, and the table as it stands right now.
 import {h, fill, when, plural, empty} from './dom.js';
 import {get, act} from './api.js';
-import {app, heading, live, problem} from './app.js';
+import {app, heading, live, problem, start} from './app.js';
 import {comparison, rule} from './table.js';
 
-export async function show(main, id) {
+async function show(main, id) {
   return id ? one(main, id) : all(main);
 }
 
@@ -74,3 +74,5 @@ async function one(main, id) {
     many: draw,
   }, draw);
 }
+
+start('series', show);

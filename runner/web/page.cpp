@@ -21,11 +21,11 @@ Response file(const std::string& name, const std::string& digest, const Request&
   return response;
 }
 
-Response Site::page(bool list, const Request& request, int status) {
+Response Site::page(const std::string& script, const Request& request) {
   nlohmann::json given;
   try {
     given = {{"state", state()}};
-    if (list && request.query.empty()) {
+    if (script == "runs.js" && request.query.empty()) {
       Request first;
       first.query.emplace("limit", "60");
       given["runs"] = runs(first);
@@ -35,15 +35,19 @@ Response Site::page(bool list, const Request& request, int status) {
   }
   const Asset* document = find_asset("index.html");
   Response response;
-  response.status = status;
+  response.status = script == "missing.js" ? 404 : 200;
   response.type = document->type;
   response.headers["Cache-Control"] = "no-store";
-  constexpr std::string_view kFolder = "/static/", kPlace = "id=\"given\">";
+  constexpr std::string_view kFolder = "/static/", kScript = "page.js", kPlace = "id=\"given\">";
   const std::string_view text(document->begin, static_cast<std::size_t>(document->end - document->begin));
   for (std::size_t at = 0; at < text.size();) {
     if (text.substr(at).starts_with(kFolder)) {
       response.body.append(kFolder).append(kAssetsDigest).append("/");
       at += kFolder.size();
+      if (text.substr(at).starts_with(kScript)) {
+        response.body.append(script);
+        at += kScript.size();
+      }
     } else if (text.substr(at).starts_with(kPlace)) {
       response.body.append(kPlace);
       // JSON has '<' only inside of strings, where no "</script" or "<!--" may be seen.

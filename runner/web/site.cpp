@@ -141,9 +141,12 @@ Response Site::route(const Request& request) {
   if (parts.size() == 3 && parts[0] == "static") return file(parts[2], parts[1], request);
   if (request.path == "/favicon.ico") return file("icon.svg", "", request);
   if (parts.size() == 3 && parts[0] == "series" && parts[2] == "report") return report(parts[1]);
-  const bool found = parts.empty() || (parts[0] == "series" && parts.size() <= 2) ||
-                     (parts[0] == "compare" && parts.size() == 1) || (parts[0] == "run" && parts.size() == 2);
-  return page(parts.empty(), request, found ? 200 : 404);
+  std::string script = "missing.js";
+  if (parts.empty()) script = "runs.js";
+  else if (parts[0] == "run" && parts.size() == 2 && parts[1].find_first_not_of("0123456789") == std::string::npos) script = "run.js";
+  else if (parts[0] == "series" && parts.size() <= 2) script = "series.js";
+  else if (parts[0] == "compare" && parts.size() == 1) script = "compare.js";
+  return page(script, request);
 }
 
 Response Site::api(const std::vector<std::string>& parts, const Request& request) {

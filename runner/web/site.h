@@ -56,8 +56,9 @@ class Site {
   Response api(const std::vector<std::string>& parts, const Request& request);
   Response of_run(const std::vector<std::string>& parts, const Request& request);
   // page.cpp
-  // The one document of all pages, with what its script would ask for first: the state, and where `list` the first runs.
-  Response page(bool list, const Request& request, int status);
+  // The one document of all pages, with the script that makes this one of it and what that would ask for first: the state,
+  // and for the list the first runs. missing.js is the page of an address that has none (404).
+  Response page(const std::string& script, const Request& request);
   // site.cpp
   nlohmann::json state();
   nlohmann::json runs(const Request& request);
