@@ -49,6 +49,8 @@ struct Listing::Impl {
   std::filesystem::path path;
   SQLite::Database database;
   std::map<std::string, std::unique_ptr<SQLite::Statement>> statements;   // kept: each is compiled once
+  std::map<StateKind, std::int64_t> counts;                               // count_by_state()'s last answer,
+  std::int64_t counted_at = -1;                                           // and SQLite's data_version before it
 
   explicit Impl(const std::filesystem::path& file) : path(file), database(file.string(), SQLite::OPEN_READONLY, 60'000) {}
 
@@ -126,6 +128,10 @@ RunList Listing::list(const ListQuery& query) const {
 
 std::map<StateKind, std::int64_t> Listing::count_by_state() const {
   return impl_->read([&] {
+    // The same number says that nobody has written since.
+    Use version(impl_->statement("PRAGMA data_version"));
+    version.step();
+    if (impl_->counted_at == version.integer(0)) return impl_->counts;
     // Counted here: SQLite would sort all rows to group them, which takes several times as long.
     std::map<std::string, std::int64_t> words;
     Use use(impl_->statement("SELECT state FROM runs"));
@@ -133,6 +139,8 @@ std::map<StateKind, std::int64_t> Listing::count_by_state() const {
     std::map<StateKind, std::int64_t> counts;
     for (const auto& [word, count] : words)
       if (const auto kind = parse_state(word)) counts[*kind] = count;
+    impl_->counts = counts;
+    impl_->counted_at = version.integer(0);
     return counts;
   });
 }

@@ -36,8 +36,8 @@ bool same(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-const std::map<std::string, std::string>& security_headers() {
-  static const std::map<std::string, std::string> headers = {
+const std::map<std::string, std::string>& security_headers(bool actions) {
+  static const std::map<std::string, std::string> reading = {
       {"Content-Security-Policy",
        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
        "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -45,12 +45,16 @@ const std::map<std::string, std::string>& security_headers() {
       {"X-Content-Type-Options", "nosniff"},
       {"X-Frame-Options", "DENY"},
       {"Referrer-Policy", "no-referrer"},
-      {"Cross-Origin-Opener-Policy", "same-origin"},
       {"Cross-Origin-Resource-Policy", "same-origin"},
       {"Permissions-Policy", "camera=(), geolocation=(), microphone=()"},
       {"Cache-Control", "no-store"},
   };
-  return headers;
+  static const std::map<std::string, std::string> acting = [] {
+    auto headers = reading;
+    headers["Cross-Origin-Opener-Policy"] = "same-origin";
+    return headers;
+  }();
+  return actions ? acting : reading;
 }
 
 bool is_loopback(const std::string& host) {

@@ -16,8 +16,10 @@ struct AccessRules {
 };
 
 // Sent with every answer. Scripts, styles and requests from this server only; no inline script or style, no frame around
-// the page, nothing kept in a cache that the server has not named.
-const std::map<std::string, std::string>& security_headers();
+// the page, nothing kept in a cache that the server has not named. Where there are actions, the page that holds their token
+// also shares no process with a page that opened it; for that a browser gives up the process which it had made ready when
+// the answer comes, 15 to 20 ms of a first page here, so a page that is only read does without.
+const std::map<std::string, std::string>& security_headers(bool actions);
 
 // Why the request is turned away; empty: it is not. The Host header must be an IP address, localhost, the name that was
 // given with --host or the machine's own: another name means that some web site's name was made to point here (DNS

@@ -27,7 +27,7 @@ Response Site::page(const std::string& script, const Request& request) {
     given = {{"state", state()}};
     if (script == "runs.js" && request.query.empty()) {
       Request first;
-      first.query.emplace("limit", "60");
+      first.query.emplace("limit", "40");   // more than a screen holds; the script asks for the others when they are seen
       given["runs"] = runs(first);
     }
   } catch (const std::exception&) {

@@ -121,7 +121,7 @@ Response Site::answer(const Request& request) {
   } catch (const std::exception& fault) {
     response = error(500, fault.what());
   }
-  for (const auto& header : security_headers()) response.headers.insert(header);
+  for (const auto& header : security_headers(rules_.actions)) response.headers.insert(header);
   return response;
 }
 
@@ -184,10 +184,11 @@ Response Site::of_run(const std::vector<std::string>& parts, const Request& requ
 
 json Site::row(const registry::Registry& registry, const registry::RunRow& run, const json& daemon) {
   const registry::Progress progress = registry.progress(run.number);
-  const std::string key = std::to_string(run.number);
-  const json waits = daemon.value("waits", json::object());
-  json object = runner::run_json(run, progress, waits.contains(key) ? std::optional(waits.at(key).get<std::string>())
-                                                                    : std::nullopt);
+  // Not copied: there may be a reason for each of thousands that wait.
+  std::optional<std::string> reason;
+  if (const auto waits = daemon.find("waits"); waits != daemon.end())
+    if (const auto found = waits->find(std::to_string(run.number)); found != waits->end()) reason = found->get<std::string>();
+  json object = runner::run_json(run, progress, reason);
   object["title"] = title_of(run.run_json);
   object["accuracy_other_quant"] = progress.accuracy && other_quant(registry.evaluations(run.number, false));
   object["held"] = run.held;

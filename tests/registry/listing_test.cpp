@@ -76,6 +76,10 @@ TEST_CASE("a list puts what runs first, and runs without a value last; words, se
   const auto counts = listing.count_by_state();
   CHECK(counts.at(StateKind::queued) == 3);
   CHECK(counts.at(StateKind::running) == 1);
+  CHECK(listing.count_by_state() == counts);
+  registry.transition(4, StateKind::queued, {StateKind::starting, {}, {}, ""}, 13);   // by another connection
+  CHECK(listing.count_by_state().at(StateKind::queued) == 2);
+  CHECK(listing.count_by_state().at(StateKind::starting) == 1);
   const auto series = listing.count_by_series();
   REQUIRE(series.size() == 2);
   CHECK(series[0].id == "other");

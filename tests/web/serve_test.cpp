@@ -67,9 +67,12 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
   std::set<std::string> files = {"/static/icon.svg"};
   const std::regex quoted("(/static/[0-9a-f]{16}/)[A-Za-z.]+"), imported("from '\\./([A-Za-z.]+)'|import\\('\\./([A-Za-z.]+)'\\)|'\\./([A-Za-z]+\\.(?:js|css))'");
   std::string folder;
-  for (std::sregex_iterator at(index.body.begin(), index.body.end(), quoted), end; at != end; ++at) {
-    folder = at->str(1);
-    files.insert(at->str());
+  for (const char* target : {"/", "/run/1", "/series", "/compare", "/nowhere"}) {
+    const std::string body = page.get(target).body;
+    for (std::sregex_iterator at(body.begin(), body.end(), quoted), end; at != end; ++at) {
+      folder = at->str(1);
+      files.insert(at->str());
+    }
   }
   std::set<std::string> read;
   while (read.size() < files.size())
@@ -113,6 +116,14 @@ TEST_CASE("serve: the page's files come with a policy that lets nothing else run
     CHECK(answer.headers.at("x-content-type-options") == "nosniff");
     CHECK(answer.headers.at("referrer-policy") == "no-referrer");
     CHECK(answer.headers.count("access-control-allow-origin") == 0);
+  }
+  for (const auto& [target, script] : std::vector<std::pair<std::string, std::string>>{
+           {"/", "runs"}, {"/?text=a", "runs"}, {"/run/1", "run"}, {"/series", "series"}, {"/series/e13/", "series"},
+           {"/compare", "compare"}, {"/nowhere", "missing"}, {"/run/x", "missing"}, {"/compare/x", "missing"}}) {
+    const Answer answer = page.get(target);
+    INFO(target);
+    CHECK_THAT(answer.body, Catch::Contains("src=\"" + folder + script + ".js\""));
+    CHECK(answer.status == (script == "missing" ? 404 : 200));
   }
   // Nothing is compressed, whatever a browser says it can read.
   const Answer packed = page.get("/", {{"Accept-Encoding", "gzip, deflate, br"}});
@@ -159,19 +170,21 @@ TEST_CASE("serve: what users write is data, never markup") {
   const json log = page.read("/api/runs/1/log?name=stdout");
   CHECK_THAT(log.at("text").get<std::string>(), Catch::Contains("<script>alert(3)</script>"));
   CHECK(page.read("/api/compare?what=s").at("rows").at(0).at("description") == kHostile);
-  // The page itself is the same for every run, but for one element of data, in which no markup can begin or end.
+  // The page itself is the same for every run, but for one element of data, in which no markup can begin or end, and the
+  // name of the script of its kind.
   const std::string begin = "<script type=\"application/json\" id=\"given\">", end = "</script>";
   const auto parted = [&](const std::string& target) {
     const std::string body = page.get(target).body;
     const std::size_t from = body.find(begin) + begin.size(), to = body.find(end, from);
     REQUIRE(to != std::string::npos);
-    return std::pair(body.substr(0, from) + body.substr(to), body.substr(from, to - from));
+    static const std::regex script("/(runs|run|series)\\.js");
+    return std::pair(std::regex_replace(body.substr(0, from) + body.substr(to), script, "/page.js"), body.substr(from, to - from));
   };
   const auto [frame, given] = parted("/");
   CHECK(parted("/run/1").first == frame);
   CHECK(parted("/series/%3Cscript%3E").first == frame);
   CHECK(given.find('<') == std::string::npos);
-  CHECK(json::parse(given).at("runs") == page.read("/api/runs?limit=60"));
+  CHECK(json::parse(given).at("runs") == page.read("/api/runs?limit=40"));
   CHECK(json::parse(given).at("runs").at("runs").at(0).at("title") == kHostile);
   CHECK(json::parse(given).at("state").at("counts") == page.read("/api/state").at("counts"));
   const Answer refused = page.get("/api/series/%3Cscript%3E");
@@ -339,6 +352,7 @@ TEST_CASE("serve: acts only when it was told so, for who has the token, from its
   }
   const Page page(home, {"--allow-actions"});
   REQUIRE(page.token.size() == 64);
+  CHECK(page.get("/").headers.at("cross-origin-opener-policy") == "same-origin");
   CHECK(page.url == "http://127.0.0.1:" + std::to_string(page.port) + "/#token=" + page.token);
   const std::string here = "http://127.0.0.1:" + std::to_string(page.port);
   const json kill = {{"numbers", {1}}};
