@@ -22,7 +22,20 @@ std::vector<at::Tensor> tensors_of(const std::vector<NamedTensor>& parameters) {
   return tensors;
 }
 
-double squares(const at::Tensor& tensor) { return tensor.detach().to(at::kDouble).square().sum().item<double>(); }
+at::Tensor squares(const at::Tensor& tensor) { return tensor.detach().to(at::kDouble).square().sum(); }
+
+// Numbers on their way to the host, all by one copy: a device is waited for once and not for each.
+std::vector<double> read(const std::vector<at::Tensor>& numbers) {
+  if (numbers.empty()) return {};
+  const at::Tensor all = at::stack(numbers).to(at::kCPU);
+  return {all.const_data_ptr<double>(), all.const_data_ptr<double>() + all.numel()};
+}
+
+double total_norm(const std::vector<at::Tensor>& squares_of) {
+  double sum = 0;
+  for (const double value : read(squares_of)) sum += value;
+  return std::sqrt(sum);
+}
 
 }  // namespace
 
@@ -49,13 +62,22 @@ void Optimizer::zero_grad() { impl_->adamw.zero_grad(/*set_to_none=*/true); }
 
 Gradients Optimizer::gradients() const {
   Gradients result;
-  double sum = 0;
+  std::vector<at::Tensor> numbers;  // of each tensor that has a gradient: the largest, and the sum of squares
   for (const auto& parameter : parameters_) {
     const auto& gradient = parameter.tensor.grad();
-    const double largest = gradient.defined() ? gradient.abs().max().item<double>() : 0.0;
+    if (!gradient.defined()) continue;
+    numbers.push_back(gradient.abs().max().to(at::kDouble));
+    numbers.push_back(squares(gradient));
+  }
+  const std::vector<double> values = read(numbers);
+  double sum = 0;
+  auto value = values.begin();
+  for (const auto& parameter : parameters_) {
+    const bool there = parameter.tensor.grad().defined();
+    const double largest = there ? *value++ : 0.0, square = there ? *value++ : 0.0;
     result.finite = result.finite && std::isfinite(largest);
     result.non_zero.push_back(largest != 0);
-    if (largest != 0) sum += squares(gradient);
+    sum += square;
   }
   result.norm = result.finite ? std::sqrt(sum) : std::numeric_limits<double>::quiet_NaN();
   return result;
@@ -74,15 +96,15 @@ void Optimizer::step(double lr, double norm) {
 }
 
 double Optimizer::parameter_norm() const {
-  double sum = 0;
-  for (const auto& parameter : parameters_) sum += squares(parameter.tensor);
-  return std::sqrt(sum);
+  std::vector<at::Tensor> parts;
+  for (const auto& parameter : parameters_) parts.push_back(squares(parameter.tensor));
+  return total_norm(parts);
 }
 
 double Optimizer::distance(const std::vector<at::Tensor>& parameters) const {
-  double sum = 0;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) sum += squares(parameters_[i].tensor.detach() - parameters[i]);
-  return std::sqrt(sum);
+  std::vector<at::Tensor> parts;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) parts.push_back(squares(parameters_[i].tensor.detach() - parameters[i]));
+  return total_norm(parts);
 }
 
 OptimizerState Optimizer::state() const {
