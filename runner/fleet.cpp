@@ -102,7 +102,7 @@ Job Fleet::job_of(std::int64_t number, const json& config, const std::string& se
   }
   job.demand.cores = train.at("threads").get<int>() * train.value("ranks", 1);   // of all its ranks
   job.demand.memory = schedule.value("memory", std::int64_t{0});
-  job.demand.gpus = std::max(schedule.value("gpus", 0), train.value("device", "cpu") == "cuda" ? 1 : 0);
+  job.demand.gpus = std::max(schedule.value("gpus", 0), train.value("device", "cpu") == "cuda" ? train.value("ranks", 1) : 0);
   return job;
 }
 
@@ -121,7 +121,7 @@ void Fleet::refuse_what_never_fits(const std::string& what, const json& config) 
   const std::string never = never_fits(job_of(0, config, "", "").demand, queue_.machine);
   if (!never.empty())
     throw std::invalid_argument(what + ": it needs " + never +
-                                "; lower train.threads, schedule.memory or schedule.gpus, or start the daemon with more "
+                                "; lower train.threads, train.ranks, schedule.memory or schedule.gpus, or start the daemon with more "
                                 "(`assay daemon --help`)");
 }
 

@@ -5,7 +5,8 @@
 #   LibTorch          tools/libtorch.lock, from PyPI into .deps/torch of this checkout, each wheel checked by SHA-256
 #   nvcc              tools/cuda.lock, likewise into .deps/cuda; where it cannot be had, or with ASSAY_CUDA=off, the build
 #                     does without the CUDA kernels
-#   cuBLAS            tools/cublas.lock: two headers of its wheel, into .deps/cublas; without them no products on GPUs
+#   cuBLAS, NCCL      tools/cublas.lock, tools/nccl.lock: headers out of their wheels, into .deps/cublas and .deps/nccl; without
+#                     them no products on GPUs, and no ranks
 #   uPlot             tools/web.lock, from npm into .deps/web, likewise checked
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -56,7 +57,7 @@ wheel_url() {  # package==version sha256
   local report
   report=$(python3 -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps \
     --target "$deps/none" --only-binary=:all: --python-version 311 --implementation cp \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64 \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_18_x86_64 --platform manylinux_2_17_x86_64 \
     --platform manylinux_2_12_x86_64 --report - --require-hashes --requirement <(echo "$1 --hash=sha256:$2")) || return
   python3 -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])' <<<"$report"
 }
@@ -127,10 +128,11 @@ elif ! install tools/cuda.lock cuda unpack_cuda; then
   say "nvcc cannot be had here (the reason stands above): the build goes on without the CUDA kernels" >&2
 fi
 
-# ---- cuBLAS's headers ------------------------------------------------------------------------------------------
-install_cublas() {
-  complete tools/cublas.lock cublas && return
-  local part=$deps/cublas.part url name sha lines=() files=()
+# ---- headers of cuBLAS and NCCL ----------------------------------------------------------------------------------
+# The files that a lock file names, out of its one wheel, into .deps/FOLDER.
+install_headers() {  # lock folder
+  complete "$1" "$2" && return
+  local part=$deps/$2.part url name sha lines=() files=()
   while read -r name sha; do
     case $name in
       ''|\#*) continue;;
@@ -138,21 +140,24 @@ install_cublas() {
       *) files+=("$name");;
     esac
     lines+=("$name $sha")
-  done < tools/cublas.lock
-  say "taking two headers of ${lines[0]%% *}"
+  done < "$1"
+  say "taking headers of ${lines[0]%% *}"
   url=$(wheel_url ${lines[0]}) || return
   rm -rf "$part" && mkdir -p "$part" || return
   python3 tools/wheel_files.py "$url" "$part" "${files[@]}" || return
   for name in "${lines[@]:1}"; do
     has_sum "$part/${name% *}" "${name#* }" && continue
-    say "${name% *} of ${lines[0]%% *} does not have the SHA-256 in tools/cublas.lock" >&2
+    say "${name% *} of ${lines[0]%% *} does not have the SHA-256 in $1" >&2
     return 1
   done
-  sha256sum tools/cublas.lock | cut -d' ' -f1 > "$part/.complete" || return
-  rm -rf "${deps:?}/cublas" && mv "$part" "$deps/cublas"
+  sha256sum "$1" | cut -d' ' -f1 > "$part/.complete" || return
+  rm -rf "${deps:?}/$2" && mv "$part" "$deps/$2"
 }
-if [ "${ASSAY_CUDA:-}" != off ] && ! install_cublas; then
+if [ "${ASSAY_CUDA:-}" != off ] && ! install_headers tools/cublas.lock cublas; then
   say "cuBLAS's headers cannot be had here (the reason stands above): the build goes on without products on GPUs" >&2
+fi
+if [ "${ASSAY_CUDA:-}" != off ] && ! install_headers tools/nccl.lock nccl; then
+  say "NCCL's header cannot be had here (the reason stands above): the build goes on without ranks on GPUs" >&2
 fi
 
 # ---- what the web page is made with ----------------------------------------------------------------------------

@@ -66,8 +66,11 @@ std::vector<std::string> resources(const json& config) {
   if (ranks > 1) options.push_back("--ntasks=" + std::to_string(ranks));
   if (const auto memory = schedule.value("memory", std::int64_t{0}); memory > 0)
     options.push_back("--mem=" + std::to_string(memory) + "M");
-  const auto gpus = std::max<std::int64_t>(schedule.value("gpus", std::int64_t{0}), train.value("device", "cpu") == "cuda");
-  if (gpus > 0) options.push_back("--gpus=" + std::to_string(gpus));
+  const bool computes = train.value("device", "cpu") == "cuda";
+  const auto gpus = std::max<std::int64_t>(schedule.value("gpus", std::int64_t{0}), computes ? ranks : 0);
+  // A rank's GPU has to be where the rank is.
+  if (computes && ranks > 1) options.push_back("--gpus-per-task=" + std::to_string((gpus + ranks - 1) / ranks));
+  else if (gpus > 0) options.push_back("--gpus=" + std::to_string(gpus));
   // Our own supervisor keeps the limit to the second; Slurm's is the backstop, in minutes, two later.
   if (const double limit = schedule.value("time_limit", 0.0); limit > 0)
     options.push_back("--time=" + std::to_string(static_cast<std::int64_t>(std::ceil(limit / 60)) + 2));

@@ -88,6 +88,9 @@ TEST_CASE("GPUs are given by index and told to the trainer; memory is counted; w
     CHECK(one_sentence(refused.err));
     CHECK_THAT(refused.err, Catch::Contains(words));
   }
+  const Result ranks = home.assay({"add", "s/a", "--set", "train.device=cuda", "--set", "train.ranks=3"});
+  CHECK(ranks.code == 3);
+  CHECK_THAT(ranks.err, Catch::Contains("it needs 3 GPUs, and the daemon may give 2 (started with ASSAY_GPUS=2,5); lower"));  // one a rank
   for (const char* gate : {"go-2", "go-3", "go"}) home.open_gate(gate);
   CHECK(home.assay({"wait"}).code == 0);
 }

@@ -331,6 +331,17 @@ TEST_CASE("what is said to Slurm, and what it says") {
                        {"schedule", {{"memory", 2000}, {"gpus", 0}, {"time_limit", 61.0}, {"slurm_options", {"--partition=x"}}}}};
   CHECK(slurm::resources(config) == std::vector<std::string>{"--cpus-per-task=4", "--mem=2000M", "--gpus=1", "--time=4",
                                                              "--partition=x"});
+  json ranks = config;
+  ranks["train"]["ranks"] = 3;
+  const auto has = [&](const char* word) {
+    const auto words = slurm::resources(ranks);
+    return std::count(words.begin(), words.end(), word) == 1;
+  };
+  CHECK((has("--ntasks=3") && has("--gpus-per-task=1")));  // a GPU where each rank is, and no number of them anywhere
+  ranks["schedule"]["gpus"] = 6;
+  CHECK(has("--gpus-per-task=2"));
+  ranks["train"]["device"] = "cpu";
+  CHECK(has("--gpus=6"));
   CHECK(slurm::script("/a b/assay", "/it's") == "#!/bin/sh\nexec '/a b/assay' slurm-task '/it'\\''s'\n");
   CHECK(slurm::job_of("17\n") == 17);
   CHECK(slurm::job_of("17;cluster\n") == 17);

@@ -25,9 +25,16 @@ class Gpu : public Accelerator {
     cudaDeviceProp facts{};
     C10_CUDA_CHECK(cudaGetDeviceProperties(&facts, device));
     name_ = std::string(facts.name) + ", compute capability " + std::to_string(facts.major) + "." + std::to_string(facts.minor);
+    identity_ = "GPU-";
+    for (const char byte : facts.uuid.bytes) {
+      constexpr const char* digits = "0123456789abcdef";
+      identity_ += digits[static_cast<unsigned char>(byte) >> 4];
+      identity_ += digits[static_cast<unsigned char>(byte) & 15];
+    }
   }
 
   std::string name() const override { return name_; }
+  std::string identity() const override { return identity_; }
 
   at::Device device() const override { return {at::kCUDA, device_}; }
 
@@ -100,7 +107,7 @@ class Gpu : public Accelerator {
 
   c10::DeviceIndex device_;
   CUDAStream stream_;
-  std::string name_;
+  std::string name_, identity_;
 };
 
 }  // namespace

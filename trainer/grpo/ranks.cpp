@@ -1,5 +1,6 @@
 #include "trainer/grpo/ranks.h"
 
+#include <ATen/ATen.h>
 #include <dlfcn.h>
 #include <sys/prctl.h>
 
@@ -10,6 +11,7 @@
 #include <filesystem>
 
 #include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/gpu_ranks.h"
 #include "trainer/grpo/stop.h"
 #include "trainer/mpi/module.h"
 
@@ -34,6 +36,9 @@ const ranks::Table& open_module() {
 
 }  // namespace
 
+Ranks::Ranks() = default;
+Ranks::Ranks(Ranks&& other) noexcept { *this = std::move(other); }
+
 bool started_as_rank() {
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"})
     if (std::getenv(name)) return true;
@@ -43,9 +48,13 @@ bool started_as_rank() {
 Ranks Ranks::join(std::int64_t wanted) {
   const ranks::Table& mpi = open_module();
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // mpirun, or Slurm's step daemon
+  return join(wanted, mpi);
+}
+
+Ranks Ranks::join(std::int64_t wanted, const ranks::Table& over) {
   Ranks all;
-  all.mpi_ = &mpi;
-  mpi.join(&all.rank_, &all.size_);
+  all.mpi_ = &over;
+  over.join(&all.rank_, &all.size_);
   if (all.size_ != wanted) {
     const std::string message = "train.ranks is " + std::to_string(wanted) + ", and " + std::to_string(all.size_) +
                                 " processes were started; start as many as the config says";
@@ -57,6 +66,7 @@ Ranks Ranks::join(std::int64_t wanted) {
 
 Ranks& Ranks::operator=(Ranks&& other) noexcept {
   mpi_ = std::exchange(other.mpi_, nullptr);
+  gpus_ = std::move(other.gpus_);
   rank_ = other.rank_;
   size_ = other.size_;
   return *this;
@@ -91,29 +101,38 @@ std::vector<std::string> Ranks::gather(const std::string& mine) {
 }
 
 // Each rank sums one part of the values, from all ranks, and the parts are put together again.
-void Ranks::sum(float* values, std::int64_t n) {
+void Ranks::sum(const at::Tensor& values) {
   if (!mpi_) return;
-  std::vector<float> received, part;
-  for (std::int64_t from = 0; from < n; from += kPiece) {
-    const std::int64_t length = std::min(kPiece, n - from);
+  TORCH_INTERNAL_ASSERT(values.scalar_type() == at::kFloat && values.dim() == 1 && values.is_contiguous());
+  TORCH_INTERNAL_ASSERT(gpus_ || values.is_cpu());
+  const at::NoGradGuard no_grad;
+  if (gpus_) gpus_->meet();
+  for (std::int64_t from = 0; from < values.numel(); from += kPiece) {
+    const at::Tensor piece = values.narrow(0, from, std::min(kPiece, values.numel() - from));
     std::vector<std::int64_t> bytes;
     for (int r = 0; r < size_; ++r) {
-      const auto [begin, end] = share(length, r);
+      const auto [begin, end] = share(piece.numel(), r);
       bytes.push_back((end - begin) * static_cast<std::int64_t>(sizeof(float)));
     }
-    const auto [begin, end] = share(length);
-    const auto own = static_cast<std::size_t>(end - begin);
-    received.resize(own * static_cast<std::size_t>(size_));
-    part.resize(own);
-    if (!mpi_->exchange(values + from, bytes.data(), received.data(), stop_requested)) throw Stopped{};
-    for (std::size_t i = 0; i < own; ++i) {
-      double sum = 0;
-      for (std::size_t r = 0; r < static_cast<std::size_t>(size_); ++r) sum += received[r * own + i];
-      part[i] = static_cast<float>(sum);
-    }
-    gather(part.data(), bytes, values + from);
+    const auto [begin, end] = share(piece.numel());
+    const at::Tensor received = at::empty({size_, end - begin}, values.options());
+    if (gpus_)
+      gpus_->exchange(piece, bytes, received);
+    else if (!mpi_->exchange(piece.const_data_ptr(), bytes.data(), received.mutable_data_ptr(), stop_requested))
+      throw Stopped{};
+    at::Tensor sum = at::zeros({end - begin}, values.options().dtype(at::kDouble));
+    for (std::int64_t r = 0; r < size_; ++r) sum.add_(received[r]);
+    const at::Tensor part = sum.to(at::kFloat);
+    if (gpus_)
+      gpus_->gather(part, bytes, piece);
+    else
+      gather(part.const_data_ptr(), bytes, piece.mutable_data_ptr());
   }
 }
+
+void Ranks::use(std::unique_ptr<GpuRanks> gpus) { gpus_ = std::move(gpus); }
+
+bool Ranks::given_up() const { return stop_requested() || (mpi_ && mpi_->given_up()); }
 
 std::vector<double> Ranks::everyones(const double* values, std::int64_t n) {
   std::vector<double> all(static_cast<std::size_t>(n * size_));
@@ -138,6 +157,7 @@ void Ranks::max(double* values, std::int64_t n) {
 }
 
 void Ranks::farewell() {
+  gpus_.reset();
   if (const auto* mpi = std::exchange(mpi_, nullptr)) mpi->farewell();
 }
 
@@ -148,7 +168,9 @@ void Ranks::leave() {
   const char mine = 0;
   std::string all(static_cast<std::size_t>(size_), '\0');
   const std::vector<std::int64_t> one(all.size(), 1);
-  if (mpi->gather(&mine, one.data(), all.data(), [] { return false; }))
+  const bool together = mpi->gather(&mine, one.data(), all.data(), [] { return false; });
+  gpus_.reset();
+  if (together)
     mpi->leave();
   else
     mpi->farewell();

@@ -133,8 +133,6 @@ Accelerator* set_up_process(const spec::Config& config) {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // a debugging aid that costs a pass over memory
   if (config.train.device != "cuda") return nullptr;
-  if (config.train.ranks > 1)
-    throw BadInput("train.device = \"cuda\" takes one rank, since ranks exchange nothing between GPUs yet; set train.ranks = 1");
   const OpenedGpu& opened = open_gpu();
   if (!opened.accelerator) throw BadInput(opened.missing);
   return opened.accelerator;

@@ -13,6 +13,7 @@
 #include "trainer/grpo/coverage_watch.h"
 #include "trainer/grpo/evaluate.h"
 #include "trainer/grpo/finding_watch.h"
+#include "trainer/grpo/gpu_ranks.h"
 #include "trainer/grpo/memory.h"
 #include "trainer/grpo/metrics_log.h"
 #include "trainer/grpo/model_io.h"
@@ -113,6 +114,7 @@ class Run {
   }
 
   std::int64_t steps_done() const { return at_.step; }
+  const Accelerator* accelerator() const { return session_.decoder->accelerator(); }
 
   // Training with its two early ends.
   ExitCode run() {
@@ -336,6 +338,8 @@ ExitCode train_as(const std::shared_ptr<Ranks>& ranks, const fs::path& run_folde
     if (!options.json && ranks->leads()) say(run_folder.string() + ": the run is finished already");
     return exit_finished;
   }
+  const bool gpus = inputs.config.train.device == "cuda" && ranks->size() > 1;
+  if (gpus) take_own_gpu(*ranks);
   std::optional<Run> run;
   agreed(*ranks, [&] {
     Session session = open_session(inputs, options.quantizer, options.stand_in);
@@ -353,6 +357,7 @@ ExitCode train_as(const std::shared_ptr<Ranks>& ranks, const fs::path& run_folde
     else
       log->replay_from({});
   });
+  if (gpus) join_gpus(*ranks, *run->accelerator());
   std::optional<Profile> profile;
   if (options.profile) profile.emplace();
   const std::int64_t before = run->steps_done();
@@ -372,8 +377,8 @@ ExitCode train(const fs::path& run_folder, const TrainOptions& options) {
   catch_stop_signals();
   if (!fs::is_directory(run_folder)) throw BadInput(run_folder.string() + ": there is no such run folder");
   const Inputs inputs = read_inputs(run_folder);
-  const auto ranks = std::make_shared<Ranks>();
-  if (inputs.config.train.ranks > 1) *ranks = Ranks::join(inputs.config.train.ranks);
+  const auto ranks = options.ranks ? options.ranks : std::make_shared<Ranks>();
+  if (!options.ranks && inputs.config.train.ranks > 1) *ranks = Ranks::join(inputs.config.train.ranks);
   if (ranks->size() == 1) return train_as(ranks, run_folder, inputs, options);
   try {
     const ExitCode code = train_as(ranks, run_folder, inputs, options);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 
 #include "trainer/grpo/exit_code.h"
+#include "trainer/grpo/ranks.h"
 #include "trainer/model/accelerator.h"
 #include "trainer/model/decoder.h"
 
@@ -15,6 +17,7 @@ struct TrainOptions {
   bool json = false;  // standard output: the lines of metrics.jsonl instead of one line of text per step
   ActivationQuantizer quantizer = default_activation_quantizer();
   Accelerator* stand_in = nullptr;  // see open_session()
+  std::shared_ptr<Ranks> ranks;     // for tests: joined already; none: as train.ranks says
 };
 
 // Runs what run_folder/config.json says, prints one line per step to standard output. Returns exit_finished,

@@ -123,13 +123,13 @@ void sum_gradients(Ranks& ranks, const std::vector<NamedTensor>& parameters) {
     parts.push_back((gradient.defined() ? gradient : at::zeros_like(parameters[i].tensor)).reshape({-1}));
   }
   if (parts.empty()) return;
-  at::Tensor flat = at::cat(parts).to(at::kCPU).contiguous();
-  ranks.sum(flat.mutable_data_ptr<float>(), flat.numel());
+  const at::Tensor flat = at::cat(parts);
+  ranks.sum(flat);
   std::int64_t at = 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (there[i] == 0) continue;
     at::Tensor tensor = parameters[i].tensor;
-    tensor.mutable_grad() = flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).clone().to(tensor.device());
+    tensor.mutable_grad() = flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).clone();
     at += tensor.numel();
   }
 }

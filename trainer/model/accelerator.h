@@ -13,6 +13,7 @@ class Accelerator {
  public:
   virtual ~Accelerator() = default;
   virtual std::string name() const = 0;         // as "NVIDIA H200, compute capability 9.0"
+  virtual std::string identity() const = 0;     // of this device and no other, on whatever machine
   virtual at::Device device() const = 0;        // what tensors are moved to
   virtual double peak_memory_gb() const = 0;    // most of the device's memory that tensors have held so far, GiB
 

@@ -128,7 +128,7 @@ void leave() { MPI_Finalize(); }
 
 void abort_all(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
 
-constexpr Table table{join, gather, exchange, farewell, leave, abort_all};
+constexpr Table table{join, gather, exchange, told_to_give_up, farewell, leave, abort_all};
 
 }  // namespace
 

@@ -16,6 +16,8 @@ struct Table {
   // From each rank, for rank r, the bytes counts[r]; to each rank r what the others have for it, each of the size
   // counts[own rank].
   bool (*exchange)(const void* mine, const std::int64_t* counts, void* received, bool (*give_up)());
+  // Whether another rank has said farewell: what give_up() is for waiting elsewhere.
+  bool (*given_up)();
   // An early end without agreement. Rank 0 calls it when it has written down what it wants to; the others wait in it for
   // rank 0, whom it tells to give up too.
   void (*farewell)();
@@ -26,6 +28,6 @@ struct Table {
 }  // namespace assay::train::ranks
 
 // The number goes up when Table changes, so that a module left over from another build is refused.
-#define ASSAY_MPI_ENTRY assay_mpi_table_1
-#define ASSAY_MPI_ENTRY_NAME "assay_mpi_table_1"
+#define ASSAY_MPI_ENTRY assay_mpi_table_2
+#define ASSAY_MPI_ENTRY_NAME "assay_mpi_table_2"
 extern "C" __attribute__((visibility("default"))) const assay::train::ranks::Table* ASSAY_MPI_ENTRY();

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "tests/catch.h"
+#include "tests/trainer/grpo/thread_ranks.h"
 #include "tests/trainer/grpo/tiny_run.h"
 #include "tests/trainer/model/recorder.h"
 #include "trainer/cuda/loader.h"
@@ -48,10 +49,8 @@ spec::Config short_run() {
   return config;
 }
 
-}  // namespace
-
-TEST_CASE("device: a run by LibTorch's operations is the run by the kernels", "[device]") {
-  spec::Config config = short_run();
+// What runs are compared in. Within a test case: a section each.
+void with_arm(spec::Config& config, double dropout) {
   SECTION("not quantized") {}
   SECTION("quantized weights") {
     config.quant.format = "nvfp4";
@@ -62,7 +61,7 @@ TEST_CASE("device: a run by LibTorch's operations is the run by the kernels", "[
     config.grpo.entropy_coef = 0.01;
     config.grpo.rollout_is = "token";
     config.grpo.micro_batch_size = 2;
-    config.lora.dropout = 0.1;
+    config.lora.dropout = dropout;
     config.noise.kind = "aqn";
     config.noise.stages = 2;
     config.rollout.batch_size = 16;
@@ -74,6 +73,13 @@ TEST_CASE("device: a run by LibTorch's operations is the run by the kernels", "[
     config.grpo.kl_coef = 0.05;
     config.optimizer.lr = 1e-4;
   }
+}
+
+}  // namespace
+
+TEST_CASE("device: a run by LibTorch's operations is the run by the kernels", "[device]") {
+  spec::Config config = short_run();
+  with_arm(config, /*dropout=*/0.1);
   const fs::path kernels = make_run("device-kernels", config), aten = make_run("device-aten", config);
   Recorder recorder;
   REQUIRE(train::train(kernels) == exit_finished);
@@ -127,6 +133,38 @@ TEST_CASE("device: a run that goes on from a checkpoint has the bits of one that
   CHECK(read_text(whole / "adapter" / "adapter_model.safetensors") == read_text(resumed / "adapter" / "adapter_model.safetensors"));
 }
 
+TEST_CASE("device: two ranks are one within float summation", "[device]") {
+  // Ranks as threads, whose gradients go the way that they go between GPUs, NCCL's calls apart.
+  spec::Config config = short_run();
+  config.grpo.train_batch_size = 9;  // shares of different size
+  const fs::path one = make_run("device-rank", config), two = make_run("device-ranks", config), again = make_run("device-ranks-again", config);
+  config.train.ranks = 2;
+  for (const fs::path& run : {two, again}) write_text(run / "config.json", spec::canonical_json(config));
+  Recorder alone;
+  TrainOptions options;
+  options.stand_in = &alone;
+  REQUIRE(train::train(one, options) == exit_finished);
+  for (const fs::path& run : {two, again}) {
+    Hub hub(2);
+    Wires wires(2);
+    std::vector<int> codes(2, -1);
+    hub.run([&](Ranks& ranks) {
+      const auto shared = std::make_shared<Ranks>(std::move(ranks));
+      connect(*shared, wires);
+      Recorder recorder;
+      TrainOptions own;
+      own.stand_in = &recorder;
+      own.ranks = shared;
+      codes[static_cast<std::size_t>(shared->rank())] = train::train(run, own);
+    });
+    CHECK(codes == std::vector<int>{exit_finished, exit_finished});
+    CHECK(wires.transfers() == 2 * 2 * 3);  // two a sum; three mini-batches in each of two steps
+  }
+  CHECK(metrics_of(two) == metrics_of(again));
+  CHECK(read_text(two / "adapter" / "adapter_model.safetensors") == read_text(again / "adapter" / "adapter_model.safetensors"));
+  same_run(one, two);
+}
+
 TEST_CASE("device: without a GPU a run is refused in one sentence", "[device]") {
   if (open_gpu().accelerator) {
     std::printf("SKIPPED: there is a GPU here\n");
@@ -155,21 +193,7 @@ TEST_CASE("device: on the GPU", "[device]") {
     return;
   }
   spec::Config config = short_run();
-  SECTION("not quantized") {}
-  SECTION("quantized weights") {
-    config.quant.format = "nvfp4";
-    config.quant.injection_point = "weight";
-  }
-  SECTION("all that a loss is made of, noise") {
-    config.grpo.kl_coef = 0.05;
-    config.grpo.entropy_coef = 0.01;
-    config.grpo.rollout_is = "token";
-    config.grpo.micro_batch_size = 2;
-    config.noise.kind = "aqn";
-    config.noise.stages = 2;
-    config.rollout.top_k = 30;
-    config.rollout.top_p = 0.95;
-  }
+  with_arm(config, /*dropout=*/0);  // its masks are drawn on the device: others than the CPU's
   const fs::path cpu = make_run("device-cpu", config);
   config.train.device = "cuda";
   const fs::path gpu = make_run("device-gpu", config), again = make_run("device-gpu-again", config);

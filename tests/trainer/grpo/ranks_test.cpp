@@ -1,8 +1,12 @@
 // train.ranks: several processes are one run. Without MPI on this machine the cases say SKIPPED.
+#include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include <chrono>
 #include <thread>
 
 #include "tests/trainer/grpo/program.h"
+#include "trainer/cuda/loader.h"
 #include "trainer/grpo/train.h"
 
 using namespace assay;
@@ -138,4 +142,47 @@ TEST_CASE("ranks refuse with one voice") {
   CHECK(result.code == 3);
   CHECK(lines_in(result.err) == 1);
   CHECK_THAT(result.err, Catch::Contains("train.jsonl:1"));
+}
+
+TEST_CASE("ranks on GPUs refuse with one voice where there are none, or too few") {
+  if (!mpi_is_here()) return;
+  auto config = two_ranks();
+  config.train.ranks = 3;
+  config.train.device = "cuda";
+  const auto run = make_run("ranks-gpus", config);
+  const auto refused = [&](const char* visible) {
+    setenv("CUDA_VISIBLE_DEVICES", visible, 1);
+    const auto result = run_program("ranks-gpus", {"run", run.string()});
+    unsetenv("CUDA_VISIBLE_DEVICES");
+    CHECK(result.code == 3);
+    CHECK(lines_in(result.err) == 1);
+    fs::remove(run / "metrics.jsonl");
+    return result.err;
+  };
+  CHECK_THAT(refused("4,6"), Catch::Contains("rank 2 of 3 has no GPU, since 3 ranks of its machine are given 2 GPUs (CUDA_VISIBLE_DEVICES=4,6)"));
+  if (train::open_gpu().accelerator) return report_skipped("three ranks without a GPU", "there is a GPU here");
+  CHECK_THAT(refused("0,1,2"), Catch::Contains("train.device = \"cuda\": ") && Catch::Contains("set train.device = \"cpu\""));
+}
+
+TEST_CASE("two ranks on two GPUs are one within float summation") {
+  if (!mpi_is_here()) return;
+  const auto& opened = train::open_gpu();
+  if (!opened.accelerator) return report_skipped("two ranks on two GPUs", "no GPU: " + opened.missing);
+  if (at::globalContext().hasCUDA() && c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount() < 2)
+    return report_skipped("two ranks on two GPUs", "there is one GPU");
+  auto config = two_ranks();
+  config.train.device = "cuda";
+  const auto two = make_run("ranks-two-gpus", config), again = make_run("ranks-two-gpus-again", config);
+  config.train.ranks = 1;
+  const auto one = make_run("ranks-one-gpu", config);
+  for (const auto& run : {one, two, again}) {
+    const auto result = run_program("ranks-gpus", {"run", run.string()});
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+  }
+  CHECK(metrics_of(two) == metrics_of(again));
+  for (const auto& [key, value] : metrics_of(one).at(1)) {
+    INFO(key);
+    CHECK(metrics_of(two).at(1).at(key).get<double>() == Approx(value.get<double>()).epsilon(1e-3).margin(1e-5));
+  }
 }

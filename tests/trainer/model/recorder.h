@@ -14,6 +14,7 @@ namespace assay::test {
 class Recorder : public train::Accelerator {
  public:
   std::string name() const override { return "a recorder"; }
+  std::string identity() const override { return "none"; }
   at::Device device() const override { return at::kCPU; }
   double peak_memory_gb() const override { return 0; }
   void on_own_stream(const std::function<void()>& work) override { work(); }
