@@ -17,7 +17,7 @@ struct TrainOptions {
   bool json = false;  // standard output: the lines of metrics.jsonl instead of one line of text per step
   ActivationQuantizer quantizer = default_activation_quantizer();
   Accelerator* stand_in = nullptr;  // see open_session()
-  std::shared_ptr<Ranks> ranks;     // for tests: joined already; none: as train.ranks says
+  std::shared_ptr<Ranks> ranks = nullptr;  // for tests: joined already; none: as train.ranks says
 };
 
 // Runs what run_folder/config.json says, prints one line per step to standard output. Returns exit_finished,
