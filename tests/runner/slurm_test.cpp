@@ -1,4 +1,6 @@
 // Runs on a real Slurm of this machine (tests/slurm/start): states and metrics through kills, requeues and preemption.
+#include <algorithm>
+
 #include "home.h"
 #include "runner/executors/slurm_task.h"
 #include "runner/executors/slurm_words.h"
