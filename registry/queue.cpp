@@ -137,12 +137,20 @@ std::vector<std::int64_t> Registry::add_runs(
       if (!impl_->exists("SELECT 1 FROM series WHERE id = ?1", run.series))
         throw std::invalid_argument("run " + run.run + " belongs to series " + run.series +
                                     ", which is not in the registry");
+      // What AUTOINCREMENT is about to give, so that the row is written once and with its folder.
+      std::int64_t number = 1;
       {
-        Use use(impl_->statement("INSERT INTO runs(series, run, seed, batch, config_sha256, priority, queue_group, state, "
-                                 "created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', ?8)"));
-        use.bind(run.series, run.run, run.seed, run.batch, run.config_sha256, run.priority, run.group, now).run();
+        Use use(impl_->statement("SELECT seq + 1 FROM sqlite_sequence WHERE name = 'runs'"));
+        if (use.step()) number = use.integer(0);
       }
-      const std::int64_t number = impl_->database.getLastInsertRowid();
+      const std::string folder = make_folder(number, run);
+      if (impl_->exists("SELECT 1 FROM runs WHERE folder = ?1", folder))
+        throw std::invalid_argument("the folder " + folder + " already belongs to another run");
+      {
+        Use use(impl_->statement("INSERT INTO runs(number, series, run, seed, batch, folder, config_sha256, priority, queue_group, "
+                                 "state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', ?10)"));
+        use.bind(number, run.series, run.run, run.seed, run.batch, folder, run.config_sha256, run.priority, run.group, now).run();
+      }
       {
         Use use(impl_->statement("INSERT INTO run_texts(run, config_json, derived_json, run_json, code_json, "
                                  "environment_json, inputs_json) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"));
@@ -150,11 +158,6 @@ std::vector<std::int64_t> Registry::add_runs(
                  run.inputs_json).run();
       }
       if (!run.after.empty() || !run.after_any.empty()) put_dependencies(number, run.after, run.after_any);
-      const std::string folder = make_folder(number, run);
-      if (impl_->exists("SELECT 1 FROM runs WHERE folder = ?1", folder))
-        throw std::invalid_argument("the folder " + folder + " already belongs to another run");
-      Use use(impl_->statement("UPDATE runs SET folder = ?2 WHERE number = ?1"));
-      use.bind(number, folder).run();
       append_state(folder, {now, 0, {StateKind::queued, {}, {}, ""}, run.priority, run.after, run.group, run.after_any}, true,
                    false);
       numbers.push_back(number);
