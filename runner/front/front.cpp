@@ -4,8 +4,8 @@
 //
 // Whatever is not surely the same there, and whatever is not surely a success, is done by assay-cli itself, with the same
 // arguments, in this very process: no warm process, another file of assay-cli, another user, group or power, another
-// namespace or root, another set of processors, another data folder, a command line, series or request that is refused. So
-// there is one voice for all errors, and one program that has to be right about them.
+// namespace of users or mounts, root or host name, another set of processors, another data folder, a command line, series or
+// request that is refused. So there is one voice for all errors, and one program that has to be right about them.
 //
 // What of a process matters to `add`, and where it comes from:
 //   arguments, environment, working directory (as a descriptor, so that a renamed or removed one is the same), umask: handed
@@ -21,7 +21,7 @@
 // If the connection breaks before the whole command was read (ECONNRESET), assay-cli does it; if it breaks behind that, the
 // run may have been added, and the sentence is the one that assay-cli has for a daemon that goes away.
 //
-// Linked statically and without the C++ library's streams: it is to begin and end in the time of an empty program.
+// Linked with system.cpp and nothing else, on x86-64: it is to begin and end in the time of an empty program.
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <sys/socket.h>

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cstdarg>
@@ -80,6 +81,7 @@ int stat(const char* path, struct stat* status) noexcept { return static_cast<in
 ssize_t readlink(const char* path, char* to, size_t size) noexcept {
   return call(SYS_readlink, address(path), address(to), static_cast<long>(size));
 }
+int uname(utsname* names) noexcept { return static_cast<int>(call(SYS_uname, address(names))); }
 mode_t umask(mode_t mask) noexcept { return static_cast<mode_t>(call(SYS_umask, static_cast<long>(mask))); }
 
 uid_t getuid() noexcept { return static_cast<uid_t>(call(SYS_getuid)); }

@@ -167,7 +167,7 @@ class Warm {
     Reply reply;
     auto command = receive(connection.get());
     std::optional<Guise> guise;           // taken off when the answer is on its way
-    if (command && std::memcmp(&command->head.same, &same_, sizeof same_) == 0) {
+    if (command && look_at_host(same_) && std::memcmp(&command->head.same, &same_, sizeof same_) == 0) {
       guise.emplace(*command);
       if (guise->moved()) carry_out(*command, connection, reply);
     }
