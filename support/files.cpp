@@ -105,6 +105,14 @@ std::string read_file(const std::filesystem::path& path) {
   }
 }
 
+bool file_holds(const std::filesystem::path& path, std::string_view bytes) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return false;
+  std::string there(bytes.size() + 1, '\0');   // one more, so that a longer one is seen
+  const ssize_t n = ::read(fd.get(), there.data(), there.size());   // a file gives all it has at once
+  return n == static_cast<ssize_t>(bytes.size()) && std::string_view(there.data(), bytes.size()) == bytes;
+}
+
 AtomicFile::AtomicFile(const std::filesystem::path& path)
     : path_(path), temporary_(path.string() + ".tmp." + std::to_string(::getpid())) {
   fd_ = Fd(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));

@@ -13,6 +13,9 @@ namespace assay::support {
 // Reads a whole file. Throws std::runtime_error "PATH: REASON".
 std::string read_file(const std::filesystem::path& path);
 
+// Is there a file of exactly these bytes? False as well where it cannot be read, or not at once. Not noted among looks.
+bool file_holds(const std::filesystem::path& path, std::string_view bytes);
+
 // A file that appears whole or not at all: a reader, or a crash, sees the old bytes or the new ones. What is written
 // goes to PATH.tmp.PID beside it, which only a kill leaves behind. All throw std::runtime_error "PATH: REASON".
 class AtomicFile {

@@ -42,9 +42,10 @@ bool leads_to(const fs::path& path, const fs::path& where) {
 }
 
 template <typename Look>
-auto noted(const Look& look, const fs::path& path) {
+auto noted(const char* what, const Look& look, const fs::path& path) {
   auto answer = look(path);
-  if (recorded != nullptr) recorded->add([look, path, answer] { return look(path) == answer; });
+  if (recorded != nullptr)
+    recorded->add_once(what + path.native(), std::to_string(static_cast<int>(answer)), [look, path, answer] { return look(path) == answer; });
   return answer;
 }
 
@@ -56,6 +57,12 @@ Looks::Recording::~Recording() { recorded = before_; }
 Looks* Looks::current() { return recorded; }
 
 void Looks::add(std::function<bool()> same) { questions_.push_back(std::move(same)); }
+
+void Looks::add_once(const std::string& question, const std::string& answer, std::function<bool()> same) {
+  const auto [known, fresh] = asked_.emplace(question, answer);
+  if (fresh) add(std::move(same));
+  else if (known->second != answer) spoil();   // it changed while the work was done
+}
 
 void Looks::spoil() { spoiled_ = true; }
 
@@ -71,10 +78,10 @@ bool Looks::same() const {
   }
 }
 
-fs::file_type type_at(const fs::path& path) { return noted(look_at_type, path); }
+fs::file_type type_at(const fs::path& path) { return noted("type ", look_at_type, path); }
 bool is_file_at(const fs::path& path) { return type_at(path) == fs::file_type::regular; }
 bool is_folder_at(const fs::path& path) { return type_at(path) == fs::file_type::directory; }
-bool may_execute(const fs::path& path) { return noted(look_whether_executable, path); }
+bool may_execute(const fs::path& path) { return noted("executable ", look_whether_executable, path); }
 fs::path canonical_or_same(const fs::path& path) {
   fs::path answer = look_where_it_leads(path);
   if (recorded != nullptr)

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ class Looks {
 
   // A question that finds true while its answer is the one that was found.
   void add(std::function<bool()> same);
+  // The same for a question that may come again during one piece of work: it is kept once.
+  void add_once(const std::string& question, const std::string& answer, std::function<bool()> same);
   // Something was looked at that cannot be asked again, or not sooner than the work is done: it is done each time.
   void spoil();
   bool spoiled() const { return spoiled_; }
@@ -35,6 +38,7 @@ class Looks {
 
  private:
   std::vector<std::function<bool()>> questions_;
+  std::map<std::string, std::string> asked_;   // by add_once(), and the answers
   bool spoiled_ = false;
 };
 

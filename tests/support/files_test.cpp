@@ -30,6 +30,12 @@ TEST_CASE("an atomic write replaces, leaves no temporary file, and names the pat
   CHECK_THROWS_WITH(support::write_file_atomically(folder / "no" / "a", "x"),
                     Catch::Contains("no/a: No such file or directory"));
   CHECK_THROWS_WITH(support::read_file(folder), Catch::Contains("Is a directory"));
+  CHECK(support::file_holds(folder / "a", "new"));
+  for (const char* other : {"ne", "newe", "nex", ""}) CHECK_FALSE(support::file_holds(folder / "a", other));
+  CHECK_FALSE(support::file_holds(folder / "none", ""));
+  CHECK_FALSE(support::file_holds(folder, ""));
+  support::write_file_atomically(folder / "empty", "");
+  CHECK(support::file_holds(folder / "empty", ""));
 }
 
 TEST_CASE("an atomic file takes its bytes in any order, and nothing of it is seen before it is committed") {

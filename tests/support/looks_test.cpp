@@ -77,6 +77,20 @@ TEST_CASE("looks that cannot be asked again are never the same, and only this th
                 put(folder / "long", std::string((1 << 20) + 1, 'x'));
                 support::read_file(folder / "long");
               }).same());
+  // The same question twice is one; with two answers there is none that could be found again.
+  const support::Looks twice = looks_of([&] {
+    CHECK(support::is_file_at(folder / "file"));
+    CHECK_FALSE(support::is_folder_at(folder / "file"));
+  });
+  CHECK(twice.same());
+  const support::Looks changed = looks_of([&] {
+    CHECK_FALSE(support::is_file_at(folder / "new"));
+    put(folder / "new", "");
+    CHECK(support::is_file_at(folder / "new"));
+  });
+  CHECK_FALSE(changed.same());
+  fs::remove(folder / "new");
+  CHECK_FALSE(changed.same());
   support::look_cannot_be_kept();   // nobody records
   // Asking again, and what is set apart, notes nothing.
   const support::Looks apart = looks_of([&] {
