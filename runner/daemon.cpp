@@ -201,7 +201,11 @@ class Daemon {
           const Submission* kept = kept_.again(request.at("kept").get<std::int64_t>(), request.at("batch").get<std::string>(),
                                                request.at("created").get<std::string>());
           if (kept == nullptr) return {{"ok", true}};
-          return submit(*kept);
+          json reply = submit(*kept);
+          asio::post(io_, [this, number = request.at("kept").get<std::int64_t>()] {
+            if (const Submission* again = kept_.find(number)) fleet_.expect(*again);
+          });
+          return reply;
         }
         const Submission submission = submission_from_json(request);
         json reply = submit(submission);

@@ -23,7 +23,6 @@ namespace {
 using nlohmann::json;
 using registry::StateKind;
 
-constexpr auto kBriefest = std::chrono::milliseconds(10);   // that a run must have run to be recorded as running
 constexpr auto kDiskEvery = std::chrono::seconds(5);   // while it is nearly full
 
 std::string gibibytes(double bytes) {
@@ -36,10 +35,11 @@ std::string gibibytes(double bytes) {
 
 Fleet::Fleet(asio::io_context& io, registry::Registry& registry, Paths paths, Resources resources, int log_fd,
              std::shared_ptr<spdlog::logger> log, std::function<void(std::int64_t)> changed)
-    : io_(io), registry_(registry), paths_(std::move(paths)), disk_reserve_(resources.disk_reserve), log_(std::move(log)),
+    : io_(io), registry_(registry), paths_(std::move(paths)), disk_reserve_(resources.disk_reserve),
+      briefest_(resources.briefest), log_(std::move(log)),
       changed_(std::move(changed)), executors_(make_executors({io_, *this, paths_, log_fd, log_})),
       ingest_timer_(std::make_unique<Timer>(io)), apply_timer_(std::make_unique<Timer>(io)),
-      due_timer_(std::make_unique<Timer>(io)), disk_timer_(std::make_unique<Timer>(io)) {
+      due_timer_(std::make_unique<Timer>(io)), disk_timer_(std::make_unique<Timer>(io)), spare_(paths_.data / ".next-run") {
   queue_.machine = std::move(resources.machine);
   queue_.limits = registry_.groups();
 }
@@ -326,13 +326,13 @@ void Fleet::start_decided() {
   for (const auto& [executor, attempts] : decided) executor->start(attempts);
 }
 
-// A run that is over sooner goes from starting to its end: one wait for the disk less, while others wait for its place.
+// Resources::briefest.
 void Fleet::running(std::int64_t number) {
   const auto state = states_.find(number);
   const auto found = live_.find(number);
   if (state == states_.end() || state->second != StateKind::starting || found == live_.end() || found->second->begun) return;
   found->second->begun.emplace(io_);
-  record_running_in(number, kBriefest);
+  record_running_in(number, briefest_);
 }
 
 void Fleet::record_running_in(std::int64_t number, std::chrono::milliseconds delay) {

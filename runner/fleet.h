@@ -18,6 +18,7 @@
 #include "runner/executors/executor.h"
 #include "runner/paths.h"
 #include "runner/protocol.h"
+#include "runner/run_folder.h"
 #include "runner/scheduler.h"
 
 namespace spdlog {
@@ -30,6 +31,8 @@ namespace assay::runner {
 struct Resources {
   Machine machine;
   double disk_reserve = 0;         // bytes; with less than that free in the data folder nothing starts on this machine
+  // A run that is over sooner goes from starting to its end, without being recorded as running: one wait for the disk less.
+  std::chrono::milliseconds briefest{10};
 };
 
 class Fleet : private Executor::Listener {
@@ -50,6 +53,9 @@ class Fleet : private Executor::Listener {
   // Makes the folders and the registry's rows in one transaction, then queues. Throws when a folder cannot be made, a
   // run waits for one that does not exist, or the machine can never give what it needs; nothing is left behind then.
   std::vector<std::int64_t> submit(const Submission& submission);
+  // The same is likely to be submitted again: makes what can be made of its folder before. To be called when whoever
+  // asked for something has his answer.
+  void expect(const Submission& submission);
   // Ends runs that have not ended; others are left as they are. Returns once it is recorded that they shall end.
   void kill(const std::vector<std::int64_t>& numbers, const KillRequest& request);
   // A waiting run does not start; a running one is stopped where it is and keeps what it has, or, `to_checkpoint`, ends
@@ -112,6 +118,7 @@ class Fleet : private Executor::Listener {
   registry::Registry& registry_;
   Paths paths_;
   double disk_reserve_;
+  std::chrono::milliseconds briefest_;
   std::shared_ptr<spdlog::logger> log_;
   std::function<void(std::int64_t)> changed_;
   Queue queue_;
@@ -124,6 +131,7 @@ class Fleet : private Executor::Listener {
   void put_series_files(const Submission& submission);
   void put_series_rows(const registry::SeriesRow& series);
   bool has_recorded(const registry::SeriesRow& series) const;
+  SpareFolder spare_;
   struct Parsed;
   std::unique_ptr<Parsed> parsed_;                        // the configuration that was looked at last
   std::map<std::string, registry::SeriesRow> series_;     // some that this daemon has recorded, as it did

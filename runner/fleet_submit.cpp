@@ -20,9 +20,16 @@ using registry::StateKind;
 
 // The same series is submitted again and again; two waits for the disk a file are not.
 void write_if_changed(const fs::path& file, const std::string& bytes) {
-  std::error_code error;
-  if (fs::file_size(file, error) == bytes.size() && !error && support::read_file(file) == bytes) return;
+  if (support::file_holds(file, bytes)) return;
+  fs::create_directories(file.parent_path());
   support::write_file_atomically(file, bytes);
+}
+
+// What is frozen with each run of a submission, and with this one.
+std::vector<FrozenFile> files_of(const Submission& submission, const SubmittedRun& submitted) {
+  std::vector<FrozenFile> files = submission.files;
+  if (!submitted.doctor_json.empty()) files.push_back({"doctor.json", submitted.doctor_json});
+  return files;
 }
 
 }  // namespace
@@ -50,9 +57,7 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
     const auto add = [&] {
       numbers = registry_.add_runs(runs, [&](std::int64_t number, const registry::NewRun& run) {
         const SubmittedRun& submitted = submission.runs.at(made.size());  // asked for in their order
-        std::vector<FrozenFile> files = submission.files;
-        if (!submitted.doctor_json.empty()) files.push_back({"doctor.json", submitted.doctor_json});
-        made.push_back(create_run_folder(paths_.runs(), number, run, files));
+        made.push_back(create_run_folder(paths_.runs(), number, run, files_of(submission, submitted), &spare_));
         return made.back().string();
       });
     };
@@ -91,10 +96,13 @@ std::vector<std::int64_t> Fleet::submit(const Submission& submission) {
   return numbers;
 }
 
+void Fleet::expect(const Submission& submission) {
+  if (submission.runs.size() == 1) spare_.prepare(submission.runs[0].run, files_of(submission, submission.runs[0]));
+}
+
 // Every record is first a file: the registry can be rebuilt from these and the run folders.
 void Fleet::put_series_files(const Submission& submission) {
   const fs::path folder = paths_.series() / submission.series.id;
-  fs::create_directories(folder);
   write_if_changed(folder / "series.json", submission.series.json + "\n");
   for (const FrozenFile& file : submission.files) {
     if (!is_plain_name(file.name)) throw std::invalid_argument("a file cannot have the name '" + file.name.substr(0, 80) + "'");

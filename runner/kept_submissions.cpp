@@ -31,6 +31,12 @@ std::int64_t KeptSubmissions::keep(const Submission& submission) {
   return ++last_;
 }
 
+const Submission* KeptSubmissions::find(std::int64_t number) const {
+  for (const Entry& entry : entries_)
+    if (entry.number == number) return &entry.submission;
+  return nullptr;
+}
+
 const Submission* KeptSubmissions::again(std::int64_t number, const std::string& batch, const std::string& created) {
   const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.number == number; });
   if (found == entries_.end()) return nullptr;

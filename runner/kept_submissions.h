@@ -18,6 +18,7 @@ class KeptSubmissions {
   std::int64_t keep(const Submission& submission);
   // With this batch and time of creation in each run; null where it is not there any more. Valid until the next call.
   const Submission* again(std::int64_t number, const std::string& batch, const std::string& created);
+  const Submission* find(std::int64_t number) const;   // as it was submitted last; null where it is not there any more
   std::int64_t times() const { return times_; }   // that one was there
 
  private:

@@ -51,6 +51,23 @@ class FrozenFolder {
   Fd fd_;
 };
 
+// All that is frozen with a run but for run.json, which is another one in each. config.sha256 is held in `sum`.
+using Frozen = std::vector<std::pair<std::string_view, std::string_view>>;   // name, bytes
+Frozen frozen_of(const registry::NewRun& run, const std::vector<FrozenFile>& files, std::string& sum) {
+  sum = run.config_sha256 + "\n";
+  Frozen all = {
+      {"config.json", run.config_json}, {"config.sha256", sum},                   {"derived.json", run.derived_json},
+      {"code.json", run.code_json},     {"environment.json", run.environment_json}, {"inputs.json", run.inputs_json}};
+  for (const FrozenFile& file : files) all.emplace_back(file.name, file.bytes);
+  return all;
+}
+
+bool are(const std::vector<FrozenFile>& files, const Frozen& frozen) {
+  return std::equal(files.begin(), files.end(), frozen.begin(), frozen.end(), [](const FrozenFile& file, const auto& other) {
+    return file.name == other.first && file.bytes == other.second;
+  });
+}
+
 bool was_used(const fs::path& folder) {
   return fs::exists(folder / "supervisor.json") || fs::exists(folder / "exit.json") ||
          fs::exists(folder / "metrics.jsonl") || FileLock::is_held(folder / "lock");
@@ -94,8 +111,46 @@ std::string run_folder_name(std::int64_t number, const std::string& run, std::in
   return std::string(digits) + "-" + run + "-s" + std::to_string(seed);
 }
 
+SpareFolder::SpareFolder(fs::path folder) : folder_(std::move(folder)) { take_away(); }
+
+void SpareFolder::take_away() {
+  held_.clear();
+  std::error_code ignored;
+  fs::remove_all(folder_, ignored);
+}
+
+void SpareFolder::prepare(const registry::NewRun& run, const std::vector<FrozenFile>& files) {
+  if (in_vain_) return;
+  std::string sum;
+  const auto frozen = frozen_of(run, files, sum);
+  if (are(held_, frozen)) return;
+  try {
+    take_away();
+    if (::mkdir(folder_.c_str(), 0777) != 0) return;
+    const FrozenFolder folder(folder_);
+    for (const auto& [name, bytes] : frozen) folder.write(std::string(name), bytes);
+    for (const auto& [name, bytes] : frozen) held_.push_back({std::string(name), std::string(bytes)});
+  } catch (const std::exception&) {   // a full disk: the run's own folder says so
+    take_away();
+  }
+}
+
+bool SpareFolder::become(const fs::path& folder, const registry::NewRun& run, const std::vector<FrozenFile>& files) {
+  if (held_.empty()) return false;
+  std::string sum;
+  const auto frozen = frozen_of(run, files, sum);
+  if (!are(held_, frozen)) return false;
+  if (::renameat2(AT_FDCWD, folder_.c_str(), AT_FDCWD, folder.c_str(), RENAME_NOREPLACE) != 0) {
+    in_vain_ = errno == EXDEV || errno == EINVAL || errno == ENOSYS;   // runs on another disk; no such rename here
+    take_away();
+    return false;
+  }
+  held_.clear();
+  return true;
+}
+
 fs::path create_run_folder(const fs::path& runs, std::int64_t number, const registry::NewRun& run,
-                           const std::vector<FrozenFile>& files) {
+                           const std::vector<FrozenFile>& files, SpareFolder* spare) {
   const auto check = [](const std::string& name) {
     if (!is_plain_name(name))
       throw std::invalid_argument("'" + name.substr(0, 80) + "' cannot be the name of a folder or file; use letters, digits, "
@@ -105,7 +160,8 @@ fs::path create_run_folder(const fs::path& runs, std::int64_t number, const regi
   check(run.run);
   for (const FrozenFile& file : files) check(file.name);
   const fs::path folder = runs / run.series / run_folder_name(number, run.run, run.seed);
-  if (::mkdir(folder.c_str(), 0777) != 0) {   // nearly always all that it takes
+  const bool filled = spare != nullptr && spare->become(folder, run, files);
+  if (!filled && ::mkdir(folder.c_str(), 0777) != 0) {   // nearly always all that it takes
     fs::create_directories(folder.parent_path());
     if (fs::exists(folder)) {
       if (was_used(folder))
@@ -120,14 +176,10 @@ fs::path create_run_folder(const fs::path& runs, std::int64_t number, const regi
     json document = json::parse(run.run_json);
     document["number"] = number;
     frozen.write("run.json", document.dump(2) + "\n");
-    frozen.write("config.json", run.config_json);
-    frozen.write("config.sha256", run.config_sha256 + "\n");
-    frozen.write("derived.json", run.derived_json);
-    frozen.write("code.json", run.code_json);
-    frozen.write("environment.json", run.environment_json);
-    frozen.write("inputs.json", run.inputs_json);
     support::fault_point("submit: folder half filled");
-    for (const FrozenFile& file : files) frozen.write(file.name, file.bytes);
+    std::string sum;
+    if (!filled)
+      for (const auto& [name, bytes] : frozen_of(run, files, sum)) frozen.write(std::string(name), bytes);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(folder, ignored);

@@ -24,11 +24,35 @@ bool is_plain_name(const std::string& name);
 // "000017-e13g-nvfp4-s1"
 std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed);
 
+// A folder that holds already what is frozen with the next run, run.json apart: where the same run is added again and again,
+// making the folder is one rename and one file instead of nine files. It lies beside the runs and is nobody's before it has
+// become a run's folder; what a former daemon left there is taken away.
+class SpareFolder {
+ public:
+  explicit SpareFolder(std::filesystem::path folder);
+  SpareFolder(const SpareFolder&) = delete;
+  SpareFolder& operator=(const SpareFolder&) = delete;
+
+  // For a run that freezes the same as this one. Never throws: without it the next folder is made when it is asked for.
+  void prepare(const registry::NewRun& run, const std::vector<FrozenFile>& files);
+  // Renames it; false where it is not there, holds anything else, or `folder` exists: nothing has happened then.
+  bool become(const std::filesystem::path& folder, const registry::NewRun& run, const std::vector<FrozenFile>& files);
+
+ private:
+  void take_away();
+
+  std::filesystem::path folder_;
+  std::vector<FrozenFile> held_;   // empty: it is not there
+  bool in_vain_ = false;           // this file system does not rename as it must
+};
+
 // Makes RUNS/SERIES/NNNNNN-RUN-sSEED with all that is frozen before the start, each file read-only, and returns its
 // path. A folder of that name is never reused: one that a cut-off submission left behind (no supervisor has ever been in
 // it) is taken away, any other throws, and so does a series, run or file whose name is not plain. `files` are further files: series.toml, base-*.toml, dirty.diff, doctor.json.
+// `spare` is used up where it holds what this run needs.
 std::filesystem::path create_run_folder(const std::filesystem::path& runs, std::int64_t number,
-                                        const registry::NewRun& run, const std::vector<FrozenFile>& files);
+                                        const registry::NewRun& run, const std::vector<FrozenFile>& files,
+                                        SpareFolder* spare = nullptr);
 
 // exit.json
 struct ExitRecord {
