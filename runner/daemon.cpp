@@ -86,6 +86,7 @@ std::shared_ptr<spdlog::logger> open_log(const Paths& paths, bool foreground) {
 }
 
 constexpr auto kLookAtLock = std::chrono::seconds(2);
+constexpr auto kAnswerTaken = std::chrono::microseconds(300);   // in which whoever waits for an answer has woken up and read it
 
 // Is the file that is locked still the one that the next daemon would lock? Not once somebody has deleted the data folder,
 // or moved it, or put another one there.
@@ -110,7 +111,7 @@ class Daemon {
          std::shared_ptr<spdlog::logger> log, int log_fd)
       : paths_(paths), lock_(lock), registry_(registry), log_(std::move(log)),
         fleet_(io_, registry, paths, std::move(resources), log_fd, log_, [this](std::int64_t run) { changed(run); }),
-        signals_(io_, SIGTERM, SIGINT), lock_timer_(io_), warm_(io_, log_fd, log_) {}
+        signals_(io_, SIGTERM, SIGINT), lock_timer_(io_), expect_timer_(io_), warm_(io_, log_fd, log_) {}
 
   // `ready`: it listens, and answers; `restored`: what ran while there was no daemon is in the registry.
   void run(const std::function<void()>& ready, const std::function<void()>& restored) {
@@ -202,8 +203,10 @@ class Daemon {
                                                request.at("created").get<std::string>());
           if (kept == nullptr) return {{"ok", true}};
           json reply = submit(*kept);
-          asio::post(io_, [this, number = request.at("kept").get<std::int64_t>()] {
-            if (const Submission* again = kept_.find(number)) fleet_.expect(*again);
+          // Not at once: whoever has the answer is likely to go on on this processor.
+          expect_timer_.expires_after(kAnswerTaken);
+          expect_timer_.async_wait([this, number = request.at("kept").get<std::int64_t>()](const asio::error_code& error) {
+            if (const Submission* again = error ? nullptr : kept_.find(number)) fleet_.expect(*again);
           });
           return reply;
         }
@@ -312,7 +315,7 @@ class Daemon {
   std::shared_ptr<spdlog::logger> log_;
   Fleet fleet_;
   asio::signal_set signals_;
-  asio::steady_timer lock_timer_;
+  asio::steady_timer lock_timer_, expect_timer_;
   WarmKeeper warm_;
   KeptSubmissions kept_;
   std::unique_ptr<Server> server_;
