@@ -30,6 +30,9 @@ struct Job {
   std::uint8_t* codes = nullptr;
   std::uint8_t* scales = nullptr;
   float* row_maxima = nullptr;
+  // An exact product's operand: `out` is bf16 and takes codes * block scales, this what stands above them: one number, or one
+  // for each row with Scope::row.
+  float* factors = nullptr;
   std::int64_t code_stride = 0;
   int scale_axis = 1;
 };
@@ -213,6 +216,11 @@ ASSAY_QUANT_INLINE void row_block(const Job& job, float tensor_max, std::int64_t
   load_floats<T>(at<T>(job.in, offset), n, v);
   const auto [sound, scale] =
       quantize_block(job.spec, tensor_max, {job.first_place + row * job.place_stride + c, 1}, v);
+  if (job.factors) {
+    multiply(v, scale.stored);  // at most 6 significant bits
+    store_floats<Type::bf16>(at<Type::bf16>(job.out, offset), n, sound, v);
+    return;
+  }
   if (!job.codes) {
     multiply(v, scale.decode);
     store_floats<T>(at<T>(job.out, offset), n, sound, v);
@@ -253,6 +261,10 @@ struct RowBlocks {
     const float tensor_max = group ? block::float_of(row_max) : tensor_max_of(job);
     const std::int64_t step = group ? group * B : job.cols;
     if (group && job.row_maxima && thread % group == 0) job.row_maxima[row] = tensor_max;
+    if (job.factors && thread % (group ? group : threads(job, 0)) == 0) {
+      job.factors[group ? row : 0] =
+          with_rule_of<B>(job.spec.mode, [&](auto tag) { return typename decltype(tag)::type(tensor_max).tensor_factor(); });
+    }
     for (std::int64_t c = (thread - row * (group ? group : blocks)) * B; c < job.cols; c += step) {
       row_block<T, B>(job, tensor_max, row, c);
     }

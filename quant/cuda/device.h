@@ -63,6 +63,11 @@ class Device {
   virtual void fake_quantize(const Spec& spec, const Matrix& matrix, const void* in, void* out, int axis,
                              const float* tensor_max, void* stream = nullptr) = 0;
 
+  // What an exact product takes (product/product.h), blocks along rows: out, bf16 of the matrix's stride, is codes * block
+  // scales, and *factors what stands above them, for each row with Scope::row. Throws std::invalid_argument for tiles too.
+  virtual void operand(const Spec& spec, const Matrix& matrix, const void* in, void* out, float* factors,
+                       const float* tensor_max, void* stream = nullptr) = 0;
+
   // The same as packed codes, in quant/packed.h's layout, tiles included. codes: rows x (cols + 1) / 2 bytes; 0 where a block
   // is poisoned, and behind an odd last column. scales: E4M3 or E8M0, rows x blocks (axis 1) or blocks x cols (axis 0) bytes,
   // NaN for a poisoned block. row_maxima: with Scope::row, one for each row; may be nullptr.

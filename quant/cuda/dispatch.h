@@ -76,6 +76,20 @@ void dispatch_fake_quantize(const Spec& spec, const Matrix& matrix, const void* 
   });
 }
 
+// Device::operand().
+template <class Machine>
+void dispatch_operand(const Spec& spec, const Matrix& matrix, const void* in, void* out, float* factors, const float* tensor_max,
+                      const Machine& machine) {
+  require(spec, 1);
+  if (spec.tiles) throw std::invalid_argument("operand: blocks along rows are wanted, not tiles");
+  with_type(matrix.type, [&](auto typed) {
+    Job job = job_of(spec, matrix, in, out, joinable(spec, matrix, 1));
+    job.tensor_max = tensor_max;
+    job.factors = factors;
+    run_on<decltype(typed)::type>(machine, job, 1);
+  });
+}
+
 // Device::pack().
 template <class Machine>
 void dispatch_pack(const Spec& spec, const Matrix& matrix, const void* in, int axis, std::uint8_t* codes,

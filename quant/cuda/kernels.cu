@@ -186,6 +186,11 @@ class Cuda : public Device {
     dispatch_fake_quantize(spec, matrix, in, out, axis, tensor_max, Kernels{stream});
   }
 
+  void operand(const Spec& spec, const Matrix& matrix, const void* in, void* out, float* factors, const float* tensor_max,
+               void* stream) override {
+    dispatch_operand(spec, matrix, in, out, factors, tensor_max, Kernels{stream});
+  }
+
   void pack(const Spec& spec, const Matrix& matrix, const void* in, int axis, std::uint8_t* codes, std::uint8_t* scales,
             float* row_maxima, const float* tensor_max, void* stream) override {
     dispatch_pack(spec, matrix, in, axis, codes, scales, row_maxima, tensor_max, Kernels{stream});

@@ -36,22 +36,36 @@ cuda::Matrix matrix_of(const at::Tensor& x) {
   return matrix;
 }
 
+// Of a contiguous tensor, on the device; undefined where nothing asks for it.
+at::Tensor maximum_of(cuda::Device& kernels, const at::Tensor& x, const Spec& spec) {
+  if (!needs_tensor_max(spec)) return {};
+  const at::Tensor max = at::empty({1}, x.options().dtype(at::kFloat));
+  kernels.finite_max(matrix_of(x), x.const_data_ptr(), max.mutable_data_ptr<float>(), stream_of(x));
+  return max;
+}
+
 }  // namespace
 
 at::Tensor fake_quantize_on_device(const at::Tensor& x, const Spec& spec, int axis) {
   cuda::Device& kernels = kernels_for(x);
   const at::Tensor from = x.resolve_neg().contiguous(), to = at::empty_like(from);
   if (from.numel() == 0) return to;
-  const cuda::Matrix matrix = matrix_of(from);
-  void* stream = stream_of(from);
-  at::Tensor max;
-  if (needs_tensor_max(spec)) {
-    max = at::empty({1}, from.options().dtype(at::kFloat));
-    kernels.finite_max(matrix, from.const_data_ptr(), max.mutable_data_ptr<float>(), stream);
-  }
-  kernels.fake_quantize(spec, matrix, from.const_data_ptr(), to.mutable_data_ptr(), axis,
-                        max.defined() ? max.const_data_ptr<float>() : nullptr, stream);
+  const at::Tensor max = maximum_of(kernels, from, spec);
+  kernels.fake_quantize(spec, matrix_of(from), from.const_data_ptr(), to.mutable_data_ptr(), axis,
+                        max.defined() ? max.const_data_ptr<float>() : nullptr, stream_of(from));
   return to;
+}
+
+std::pair<at::Tensor, at::Tensor> operand_on_device(const at::Tensor& x, const Spec& spec) {
+  cuda::Device& kernels = kernels_for(x);
+  const at::Tensor from = x.resolve_neg().contiguous(), to = at::empty_like(from, from.options().dtype(at::kBFloat16));
+  const cuda::Matrix matrix = matrix_of(from);
+  const at::Tensor factors = at::ones({spec.scope == Scope::row ? matrix.rows : 1}, from.options().dtype(at::kFloat));
+  if (from.numel() == 0) return {to, factors};
+  const at::Tensor max = maximum_of(kernels, from, spec);
+  kernels.operand(spec, matrix, from.const_data_ptr(), to.mutable_data_ptr(), factors.mutable_data_ptr<float>(),
+                  max.defined() ? max.const_data_ptr<float>() : nullptr, stream_of(from));
+  return {to, factors};
 }
 
 at::Tensor hadamard_on_device(const at::Tensor& x, std::uint16_t signs, bool inverse) {

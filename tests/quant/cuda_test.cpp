@@ -94,6 +94,9 @@ struct Machine {
   virtual float finite_max(const Matrix& matrix, const Buffer& buffer) = 0;
   virtual void fake_quantize(const Spec& spec, const Matrix& matrix, const Buffer& buffer, Buffer& out, int axis,
                              float tensor_max, bool in_place) = 0;
+  // The operand's elements, rows behind each other, and its factors; both have the right sizes. For matrices without gaps.
+  virtual void operand(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max, std::vector<std::uint16_t>& out,
+                       std::vector<float>& factors) = 0;
   // Into the vectors, which have the right sizes.
   virtual void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
                     std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) = 0;
@@ -115,6 +118,11 @@ struct Host : Machine {
     void* to = out.bytes.data() + at;
     const void* from = in_place ? to : buffer.bytes.data() + at;
     cuda::dispatch_fake_quantize(spec, matrix, from, to, axis, &tensor_max, HostThreads{});
+  }
+  void operand(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max, std::vector<std::uint16_t>& out,
+               std::vector<float>& factors) override {
+    cuda::dispatch_operand(spec, matrix, buffer.bytes.data() + buffer.offset * bytes_of(matrix.type), out.data(), factors.data(),
+                           &tensor_max, HostThreads{});
   }
   void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
             std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) override {
@@ -164,6 +172,15 @@ struct Gpu : Machine {
     device.fake_quantize(spec, matrix, in_place ? target : static_cast<std::uint8_t*>(in.get()) + at, target, axis,
                          static_cast<const float*>(max.get()));
     device.download(out.bytes.data(), to.get(), out.bytes.size());
+  }
+  void operand(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max, std::vector<std::uint16_t>& out,
+               std::vector<float>& factors) override {
+    const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), max = memory(&tensor_max, sizeof tensor_max),
+                 to = memory(out.data(), out.size() * 2), above = memory(factors.data(), factors.size() * sizeof(float));
+    device.operand(spec, matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * bytes_of(matrix.type), to.get(),
+                   static_cast<float*>(above.get()), static_cast<const float*>(max.get()));
+    device.download(out.data(), to.get(), out.size() * 2);
+    device.download(factors.data(), above.get(), factors.size() * sizeof(float));
   }
   void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
             std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) override {
@@ -235,6 +252,28 @@ void compare_packed(Machine& machine, const Spec& spec, float max, const Matrix&
   CHECK(got_maxima == maxima);
 }
 
+// An exact product's operand against codes and scales: what is packed, without what stands above the block scales.
+void compare_operand(Machine& machine, const Spec& spec, float max, const Matrix& matrix, const Buffer& in) {
+  const std::int64_t rows = matrix.rows, cols = matrix.cols;
+  if (rows * cols == 0 || matrix.stride != cols || spec.tiles) return;
+  const auto n = static_cast<std::size_t>(rows * cols), lines = static_cast<std::size_t>(spec.scope == Scope::row ? rows : 1);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(code_count(rows, cols)));
+  std::vector<std::uint8_t> scales(static_cast<std::size_t>(scale_count(spec, rows, cols, 1)));
+  std::vector<float> maxima(lines, max), values(n), factors(lines, -1.0f);
+  std::vector<std::uint16_t> elements(n, 0xeeee);
+  pack_piece(spec, max, {in.bytes.data() + in.offset * bytes_of(matrix.type), matrix.type, rows, cols, cols, 1}, 1, matrix.first_row,
+             codes.data(), scales.data(), spec.scope == Scope::row ? maxima.data() : nullptr, Path::reference);
+  dequantize_divided(spec.format, 1.0f, codes.data(), scales.data(), rows, cols, 1, values.data(), Path::reference);
+  machine.operand(spec, matrix, in, max, elements, factors);
+  std::size_t different = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const float got = std::bit_cast<float>(static_cast<std::uint32_t>(elements[i]) << 16);
+    different += std::bit_cast<std::uint32_t>(got) != std::bit_cast<std::uint32_t>(values[i]) && !(got != got && values[i] != values[i]);
+  }
+  CHECK(different == 0);
+  for (std::size_t r = 0; r < lines; ++r) CHECK(factors[r] == tensor_factor(spec, maxima[r]));
+}
+
 // The figures of `out` against `in`: counts exactly, sums to what their order changes.
 void compare_errors(Machine& machine, const Matrix& matrix, const Buffer& in, const Buffer& out,
                     const std::vector<std::uint8_t>& codes) {
@@ -287,6 +326,7 @@ void compare(Machine& machine, const Spec& spec, const std::vector<float>& x, st
       CHECK(out.bytes == expected.bytes);
       if (form.in_place) continue;
       compare_packed(machine, spec, max, matrix, in, axis);
+      if (axis == 1) compare_operand(machine, spec, max, matrix, in);
       std::vector<std::uint8_t> codes(static_cast<std::size_t>(code_count(rows, cols)));
       std::vector<std::uint8_t> scales(static_cast<std::size_t>(scale_count(spec, rows, cols, axis)));
       std::vector<float> maxima(static_cast<std::size_t>(rows));

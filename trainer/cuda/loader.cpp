@@ -93,8 +93,9 @@ OpenedGpu open() {
   std::string why;
   opened.accelerator = entry(why);
   if (!opened.accelerator) return missing(why, only_cpu);
-  // fp32 means fp32: no products of shortened operands.
+  // fp32 means fp32: no products of shortened operands, and no sums in bf16.
   at::globalContext().setFloat32MatmulPrecision("highest");
+  at::globalContext().setAllowBF16ReductionCuBLAS(false);
   return opened;
 }
 

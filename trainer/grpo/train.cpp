@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "quant/fake_quantize.h"
+#include "quant/torch/exact.h"
 #include "support/files.h"
 #include "trainer/grpo/adapter_io.h"
 #include "trainer/grpo/checkpoint.h"
@@ -128,6 +129,12 @@ class Run {
         log_.event(0, "finding",
                    std::to_string(attached) + " modules are quantized, and derived.json expected " + std::to_string(expected),
                    {{"id", "module-count"}});
+      const auto* accelerator = session_.decoder->accelerator();
+      if (const double error = accelerator ? quant::exact_product_error(accelerator->device()) : 0; error != 0)
+        log_.event(0, "finding",
+                   accelerator->name() + " does not add products of bf16 in fp32 (known sums are off by " + std::to_string(error) +
+                       "), so W4A4 products are fp32 ones",
+                   {{"id", "inexact-units"}, {"error", error}});
     }
     try {
       loop();

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 
+#include "quant/torch/exact.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/head.h"
 #include "trainer/model/ops.h"
@@ -54,6 +55,11 @@ at::Tensor bf16_rounded(const at::Tensor& x);
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
                   const std::optional<RoundedGradient>& rounded);
 at::Tensor low_rank(const at::Tensor& x, LoraPair& lora);
+
+// linear() of a quantized x and weight, by their operands: the base product on the device's bf16 units (quant/torch/exact.h).
+// Backwards it is linear(): dx of the quantized weight, in fp32.
+at::Tensor exact_linear(const at::Tensor& x, const quant::ExactOperand& x_operand, Matrix& weight, const quant::ExactOperand& w_operand,
+                        const at::Tensor& bias, LoraPair* lora, const std::optional<RoundedGradient>& rounded);
 
 // x [M, heads * E]; cosine and sine [M, 1, E / 2], of each token's position.
 at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const at::Tensor& cosine, const at::Tensor& sine);

@@ -40,21 +40,32 @@ at::Tensor operand(const Matrix& weight) {
   return value;
 }
 
-// x·W^T whose backward sees the gradient quantized. Inputs: x, weight.
-struct RoundedNode : torch::autograd::Node {
-  at::Tensor x, weight;
-  RoundedGradient rounded;
+// The backward of y = x·W^T, whatever multiplied; it sees the gradient quantized where that is asked for. Inputs: x, weight.
+struct ProductNode : torch::autograd::Node {
+  at::Tensor x, weight;  // x: undefined where the weight wants no gradient
+  std::optional<RoundedGradient> rounded;
   torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
     const at::Tensor dy = grads[0].contiguous();
-    const auto as_summed = [&](int axis) { return quant::quantize_gradient(dy, rounded.spec, rounded.seed, axis); };
+    const auto as_summed = [&](int axis) { return rounded ? quant::quantize_gradient(dy, rounded->spec, rounded->seed, axis) : dy; };
     at::Tensor dx, dweight;
     if (task_should_compute_output(0)) dx = at::mm(as_summed(1), weight);
     if (task_should_compute_output(1)) dweight = at::mm(as_summed(0).t(), x);
     return {dx, dweight};
   }
-  std::string name() const override { return "RoundedLinear"; }
+  std::string name() const override { return "Product"; }
   void release_variables() override { x = weight = at::Tensor(); }
 };
+
+at::Tensor differentiable(at::Tensor y, const at::Tensor& x, const at::Tensor& weight, const std::optional<RoundedGradient>& rounded) {
+  if (any_wants_graph(x, weight)) {
+    auto node = new_node<ProductNode>();
+    if (wants_graph(weight)) node->x = x.detach();
+    node->weight = weight.detach();
+    node->rounded = rounded;
+    hang(y, node, x, weight);
+  }
+  return y;
+}
 
 at::Tensor rounded_product(const at::Tensor& x, const at::Tensor& weight, const RoundedGradient& rounded) {
   at::Tensor y;
@@ -62,14 +73,7 @@ at::Tensor rounded_product(const at::Tensor& x, const at::Tensor& weight, const 
     const at::NoGradGuard no_grad;
     y = at::mm(x, weight.t());
   }
-  if (any_wants_graph(x, weight)) {
-    auto node = new_node<RoundedNode>();
-    node->x = x.detach();
-    node->weight = weight.detach();
-    node->rounded = rounded;
-    hang(y, node, x, weight);
-  }
-  return y;
+  return differentiable(y, x, weight, rounded);
 }
 
 }  // namespace
@@ -94,6 +98,13 @@ at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, L
                   const std::optional<RoundedGradient>& rounded) {
   at::Tensor y = rounded ? rounded_product(x, operand(weight), *rounded) : at::linear(x, operand(weight), bias);
   if (rounded && bias.defined()) y = y + bias;
+  return lora ? y + aten::low_rank(x, *lora) : y;
+}
+
+at::Tensor exact_linear(const at::Tensor& x, const quant::ExactOperand& x_operand, Matrix& weight, const quant::ExactOperand& w_operand,
+                        const at::Tensor& bias, LoraPair* lora, const std::optional<RoundedGradient>& rounded) {
+  at::Tensor y = differentiable(quant::exact_product(x_operand, w_operand), x, operand(weight), rounded);
+  if (bias.defined()) y = y + bias;
   return lora ? y + aten::low_rank(x, *lora) : y;
 }
 

@@ -62,15 +62,18 @@ void check_rotated(const Projection& p, std::int64_t size, const char* what) {
                              what + "; leave it out with quant.exclude, or set quant.hadamard to false");
 }
 
+struct Default {
+  at::Tensor operator()(const at::Tensor& x, const quant::Spec& spec, bool ste) const {
+    return ste ? quant::fake_quantize_ste(x, spec, 1) : quant::fake_quantize(x, spec, 1);
+  }
+};
+
 std::string last_word(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
 }  // namespace
 
-ActivationQuantizer default_activation_quantizer() {
-  return [](const at::Tensor& x, const quant::Spec& spec, bool ste) {
-    return ste ? quant::fake_quantize_ste(x, spec, 1) : quant::fake_quantize(x, spec, 1);
-  };
-}
+ActivationQuantizer default_activation_quantizer() { return Default{}; }
+bool is_default(const ActivationQuantizer& quantizer) { return quantizer.target<Default>() != nullptr; }
 
 AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, ActivationQuantizer quantizer,
                             std::uint64_t seed) {
@@ -132,6 +135,7 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
         quant::ErrorStats stats;
         p->quantized = Matrix(quantized_weight(p->weight.value(), q, p->weight_seed, &stats));
         sqnr = stats.sqnr_db();
+        if (model.aten && multiplies_codes(q, weights, activations)) p->exact = exact_weight(p->weight.value(), q, p->weight_seed);
         if (model.lean) {  // here and not behind the loop: the most that is alive at once is what counts
           if (!model.aten) p->quantized.keep_forward_only();
           if (!model.keep_unquantized) p->weight = Matrix();

@@ -196,6 +196,7 @@ void Decoder::move_to(Accelerator* accelerator) {
   const auto move = [&](at::Tensor& tensor) {
     if (tensor.defined()) tensor = tensor.detach().to(device).requires_grad_(tensor.requires_grad());
   };
+  model.quantizers.exact = quant::exact_product_error(device) == 0;
   const bool tied = model.head.value().is_same(model.embedding);
   move(model.embedding);
   model.head = tied ? Matrix(model.embedding) : model.head.on(device);
@@ -206,6 +207,9 @@ void Decoder::move_to(Accelerator* accelerator) {
     for (Projection* p : layer.projections()) {
       p->weight = p->weight.on(device);
       p->quantized = p->quantized.on(device);
+      if (!model.quantizers.exact) p->exact = {};
+      move(p->exact.elements);
+      move(p->exact.factor);
       move(p->bias);
       if (!p->lora) continue;
       p->lora->a = p->lora->a.on(device);

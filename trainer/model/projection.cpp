@@ -6,6 +6,7 @@
 
 #include "quant/torch/fake_quantize.h"
 #include "quant/torch/hadamard.h"
+#include "trainer/model/aten.h"
 #include "trainer/profile/profile.h"
 
 namespace assay::train {
@@ -29,25 +30,44 @@ at::Tensor quantized_weight(const at::Tensor& weight, const Quantizers& quantize
   return quant::inverse_hadamard(quant::fake_quantize(rotated, spec, quantizers.weight_axis, stats), *quantizers.signs);
 }
 
-at::Tensor Projection::quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo) const {
+bool multiplies_codes(const Quantizers& quantizers, bool weights, bool activations) {
+  return weights && activations && !quantizers.post && !quantizers.signs && !quantizers.bf16;
+}
+
+quant::ExactOperand exact_weight(const at::Tensor& weight, const Quantizers& quantizers, std::uint64_t seed) {
+  quant::Spec spec = quantizers.weight;
+  spec.seed = seed;
+  return quant::exact_operand(weight, spec, quantizers.weight_axis);
+}
+
+Memo::Entry Projection::quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo, bool operand) const {
   Memo::Entry made;
-  if (const Memo::Entry* known = memo ? memo->find(x) : nullptr) {
+  Memo::Entry* known = memo ? memo->find(x) : nullptr;
+  if (known) {
     made = *known;
   } else {
     const Span span("quantization");
     if (quantizers.activation.rounding == quant::Rounding::stochastic) quantizers.activation.seed = quantizers.next_seed();
     const auto& signs = quantizers.signs;
     made.x = x;
+    made.seed = quantizers.activation.seed;
     // Zeros add nothing to a tensor's maximum.
     const at::Tensor input =
         quantizers.ended.defined() && quantizers.activation.scope == quant::Scope::tensor ? x.masked_fill(quantizers.ended, 0.0) : x;
     made.seen = signs ? quantizers.flow(quant::hadamard(input, *signs)) : input;
     made.to = quantizers.flow(quantizers.quantize(made.seen, quantizers.activation, quantizers.ste));
     made.result = signs ? quantizers.flow(quant::inverse_hadamard(made.to, *signs)) : made.to;
-    if (memo) memo->keep(made);
   }
+  if (operand && !made.operand.defined()) {
+    const Span span("quantization");
+    quant::Spec spec = quantizers.activation;
+    spec.seed = made.seed;
+    made.operand = quant::exact_operand(made.seen, spec);
+    if (known) *known = made;
+  }
+  if (memo && !known) memo->keep(made);
   if (quantizers.observer) quantizers.observer(name + suffix, made.seen, made.to);
-  return made.result;
+  return made;
 }
 
 at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo& memo) {
@@ -55,25 +75,31 @@ at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo
   const bool wrapper = acts && on_wrapper, base = acts && on_base, post = quantizers.post;
   Matrix& w = acts && quantized.defined() ? quantized : weight;
   if (!w.defined()) throw std::logic_error(name + " exists quantized only (train.memory = \"lean\"), and this phase asks for it unquantized");
-  const at::Tensor input = wrapper && !post ? quantize(x, "", quantizers, &memo) : x;
+  const bool exactly = (wrapper || base) && !post && quantizers.exact && exact.defined() && is_default(quantizers.quantize);
+  Memo::Entry given;  // what the base layer's product takes
+  if (wrapper && !post) given = quantize(x, "", quantizers, &memo, exactly && !base);
+  const at::Tensor input = wrapper && !post ? given.result : x;
   std::optional<RoundedGradient> rounded;
   if (quantizers.gradient && quantizers.gradient_on && quantizers.phase == Phase::training && at::GradMode::is_enabled() &&
       (wrapper || base || (acts && quantized.defined())))
     rounded = RoundedGradient{*quantizers.gradient, quantizers.next_gradient_seed()};
   LoraPair* low = lora && use->on ? lora.get() : nullptr;
+  const auto product = [&](const at::Tensor& from, LoraPair* added) {
+    return exactly ? aten::exact_linear(from, given.operand, w, exact, bias, added, rounded) : linear(from, w, bias, added, rounded);
+  };
   at::Tensor y;
   if (!base && low && use->dropout > 0) {
-    y = linear(input, w, bias, nullptr, rounded) + low_rank(dropped(input, *use), *low);
+    y = product(input, nullptr) + low_rank(dropped(input, *use), *low);
   } else if (!base) {
-    y = linear(input, w, bias, low, rounded);
+    y = product(input, low);
   } else {  // the low-rank part does not see what the base layer's quantizer does
-    const at::Tensor base_input = post ? input : quantize(input, ".base_layer", quantizers, &memo);
-    y = linear(base_input, w, bias, nullptr, rounded);
-    if (post) y = quantize(quantizers.flow(y), ".base_layer", quantizers, nullptr);
+    if (!post) given = quantize(input, ".base_layer", quantizers, &memo, exactly);
+    y = product(post ? input : given.result, nullptr);
+    if (post) y = quantize(quantizers.flow(y), ".base_layer", quantizers, nullptr).result;
     if (low) y = y + low_rank(use->dropout > 0 ? dropped(input, *use) : input, *low);
   }
   y = quantizers.flow(y);
-  return wrapper && post ? quantize(y, "", quantizers, nullptr) : y;
+  return wrapper && post ? quantize(y, "", quantizers, nullptr).result : y;
 }
 
 void Projection::refresh(bool base, const Quantizers& quantizers) {
@@ -89,6 +115,7 @@ void Projection::refresh(bool base, const Quantizers& quantizers) {
   const at::Tensor value = quantized_weight(weight.value().detach(), quantizers, weight_seed);
   quantized = quantizers.ste ? Matrix(value, weight.value()) : Matrix(value);
   quantized_version_ = version;
+  exact = {};
 }
 
 }  // namespace assay::train

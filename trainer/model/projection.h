@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "quant/torch/exact.h"
 #include "quant/torch/gradient.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/ops.h"
@@ -31,6 +32,7 @@ struct Quantizers {
   Phase phase = Phase::training;
   at::Tensor ended;   // bool [M, 1], while rows that have ended are decoded along: they have no part in a tensor's scale
   bool bf16 = false;  // model.dtype: what flows between operations is rounded
+  bool exact = false;  // the device's bf16 units add in fp32: W4A4 products go to them
 
   // Every draw of random numbers has a seed of its own, in the order of the draws since restart(). Those of gradients are
   // counted apart: a pass without a graph has none, and its activations are to be rounded alike.
@@ -55,6 +57,14 @@ struct Quantizers {
 at::Tensor quantized_weight(const at::Tensor& weight, const Quantizers& quantizers, std::uint64_t seed,
                             quant::ErrorStats* stats = nullptr);
 
+// Whether the values that a layer with such quantizers multiplies are codes times scales: not behind a rotation and its inverse,
+// or rounded to bf16, or where a quantizer sits behind the product.
+bool multiplies_codes(const Quantizers& quantizers, bool weights, bool activations);
+// The same weight as an exact product takes it. Not with signs.
+quant::ExactOperand exact_weight(const at::Tensor& weight, const Quantizers& quantizers, std::uint64_t seed);
+// Whether it is default_activation_quantizer(): another one's results need not be codes and scales.
+bool is_default(const ActivationQuantizer& quantizer);
+
 // How the adapters of a decoder take part in a pass.
 struct AdapterUse {
   bool on = true;
@@ -69,9 +79,11 @@ class Memo {
     at::Tensor x;         // what was to be quantized
     at::Tensor seen, to;  // what the quantizer saw and made: x itself, or rotated
     at::Tensor result;
+    std::uint64_t seed = 0;       // that it was rounded with
+    quant::ExactOperand operand;  // of what the quantizer saw; undefined where no product has asked for it
   };
-  const Entry* find(const at::Tensor& x) const {
-    for (const Entry& entry : made_)
+  Entry* find(const at::Tensor& x) {
+    for (Entry& entry : made_)
       if (entry.x.is_same(x)) return &entry;
     return nullptr;
   }
@@ -89,6 +101,8 @@ class Projection {
   std::unique_ptr<LoraPair> lora;
   std::shared_ptr<AdapterUse> use;         // one for the whole decoder; null without an adapter
   bool on_wrapper = false, on_base = false;  // activation quantizers
+  // `quantized` as an exact product takes it, where attach_by_rule() finds that the layer's could be one.
+  quant::ExactOperand exact;
   std::uint64_t weight_seed = 0;           // of stochastic rounding; the same in every step
 
   // x [M, in] -> [M, out].
@@ -98,7 +112,8 @@ class Projection {
 
  private:
   std::uint32_t quantized_version_ = 0;  // of the weight that `quantized` was made of; 0: where it was attached
-  at::Tensor quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo) const;
+  // `operand`: with what an exact product takes.
+  Memo::Entry quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo, bool operand = false) const;
 };
 
 }  // namespace assay::train

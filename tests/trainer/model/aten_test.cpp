@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "quant/torch/exact.h"
 #include "quant/torch/fake_quantize.h"
 #include "quant/torch/gradient.h"
 #include "quant/torch/hadamard.h"
@@ -18,6 +19,7 @@
 #include "tests/trainer/model/tiny.h"
 #include "trainer/cuda/loader.h"
 #include "trainer/model/aten.h"
+#include "trainer/model/projection.h"
 #include "trainer/model/static_decode.h"
 #include "trainer/rollout/static_sampler.h"
 
@@ -94,6 +96,7 @@ Pass pass(Decoder& decoder, const Setup& setup) {
 std::pair<Pass, Pass> both(const Setup& setup, double& seen_apart) {
   Decoder kernels = made(setup, false), aten = made(setup, true);
   std::vector<std::pair<at::Tensor, at::Tensor>> kept;
+  const auto next = std::make_shared<std::size_t>(0);
   seen_apart = 0;
   const bool quantized = setup.quant.format != "none" && setup.quant.injection_point != "weight";
   if (quantized) {
@@ -103,7 +106,6 @@ std::pair<Pass, Pass> both(const Setup& setup, double& seen_apart) {
       kept.emplace_back(x.detach().clone(), y.detach().clone());  // on the CPU
       return y;
     });
-    auto next = std::make_shared<std::size_t>(0);
     aten.exchange_quantizer([&kept, &seen_apart, next, plain](const at::Tensor& x, const quant::Spec& spec, bool ste) {
       const at::Tensor seen = kept.at(*next).first, result = kept.at(*next).second.to(x.device());
       ++*next;
@@ -114,6 +116,8 @@ std::pair<Pass, Pass> both(const Setup& setup, double& seen_apart) {
   }
   std::pair<Pass, Pass> passes{pass(kernels, setup), {}};
   passes.second = pass(aten, setup);
+  CHECK(*next == kept.size());
+  CHECK(quantized == (*next > 0));
   return passes;
 }
 
@@ -140,12 +144,14 @@ void same_rollout(const Rollout& a, const Rollout& b, double tolerance = forward
   CHECK(a.responses == b.responses);
   CHECK(a.truncated == b.truncated);
   double off = 0, size = 0;
-  for (std::size_t i = 0; i < std::min(a.logprobs.size(), b.logprobs.size()); ++i)
-    for (std::size_t t = 0; t < std::min(a.logprobs[i].size(), b.logprobs[i].size()); ++t) {
+  REQUIRE(a.logprobs.size() == b.logprobs.size());
+  for (std::size_t i = 0; i < a.logprobs.size(); ++i)
+    for (std::size_t t = 0; t < a.logprobs[i].size(); ++t) {
+      REQUIRE(b.logprobs[i].size() == a.logprobs[i].size());
       off += std::pow(a.logprobs[i][t] - b.logprobs[i][t], 2);
       size += std::pow(a.logprobs[i][t], 2);
     }
-  CHECK(off <= tolerance * tolerance * size);
+  CHECK((size > 0 && off <= tolerance * tolerance * size));
 }
 
 SamplerOptions sampling(std::int64_t group, std::int64_t tokens) {
@@ -346,6 +352,81 @@ TEST_CASE_METHOD(OneThread, "aten: rows that have ended do not change the scale 
   for (const int row : {0, 2, 3}) CHECK(hidden[0][row].equal(hidden[1][row]));
 }
 
+TEST_CASE_METHOD(OneThread, "aten: a W4A4 layer's exact product is the product of the quantized values", "[aten]") {
+  Quantizers quantizers;
+  quantizers.quantize = default_activation_quantizer();
+  quantizers.ste = quantizers.in_training = true;
+  if (GENERATE(false, true)) quantizers.activation.scope = quant::Scope::row;
+  const bool on_base = GENERATE(false, true), trained = GENERATE(false, true);
+  if (GENERATE(false, true)) quantizers.activation.rounding = quant::Rounding::stochastic;
+  const at::Tensor w = at::randn({24, 48}, generator(3)), x0 = at::randn({10, 48}, generator(4)), dy = at::randn({10, 24}, generator(5));
+  const auto use = std::make_shared<AdapterUse>();
+  struct Result {
+    at::Tensor y, dx, da, dw;
+  };
+  const auto run = [&](bool exact, double factor, ActivationQuantizer quantizer = default_activation_quantizer()) {
+    Projection p;
+    p.name = "p";
+    p.weight = Matrix(w.clone().set_requires_grad(trained));
+    const at::Tensor value = quantized_weight(w, quantizers, 7);
+    p.quantized = trained ? Matrix(value, p.weight.value()) : Matrix(value);
+    p.exact = exact_weight(w, quantizers, 7);
+    p.exact.factor.mul_(factor);
+    p.bias = at::randn({24}, generator(6));
+    (on_base ? p.on_base : p.on_wrapper) = true;
+    p.use = use;
+    p.lora = std::make_unique<LoraPair>();
+    p.lora->a = Matrix(at::randn({4, 48}, generator(8)).set_requires_grad(true));
+    p.lora->b = Matrix(at::randn({24, 4}, generator(9)));
+    quantizers.exact = exact;
+    quantizers.quantize = std::move(quantizer);
+    quantizers.restart(1);
+    const AtenScope aten(true);
+    Memo memo;
+    const at::Tensor x = x0.clone().set_requires_grad(true);
+    const at::Tensor y = p.forward(x, quantizers, memo);
+    y.backward(dy);
+    return Result{y.detach(), x.grad(), p.lora->a.value().grad(), p.weight.value().grad()};
+  };
+  const Result plain = run(false, 1), exact = run(true, 1), twice = run(true, 2);
+  CHECK(distance(exact.y, plain.y) < 1e-6);
+  CHECK(distance(twice.y, plain.y) > 0.1);  // the operand is what was multiplied
+  CHECK(exact.dx.equal(plain.dx));          // backwards nothing is different
+  CHECK(exact.da.equal(plain.da));
+  CHECK(exact.dw.defined() == trained);
+  if (trained) CHECK(exact.dw.equal(plain.dw));
+  // Another quantizer's results are no codes and scales: its values are what is multiplied.
+  const auto other = [](const at::Tensor& x, const quant::Spec&, bool) { return x * 0.5; };
+  CHECK(run(true, 2, other).y.equal(run(false, 1, other).y));
+}
+
+TEST_CASE_METHOD(OneThread, "aten: which layers multiply codes", "[aten]") {
+  Quantizers quantizers;
+  CHECK(multiplies_codes(quantizers, true, true));
+  CHECK_FALSE(multiplies_codes(quantizers, true, false));
+  CHECK_FALSE(multiplies_codes(quantizers, false, true));
+  Quantizers post, rotated, rounded;
+  post.post = true;
+  rotated.signs = 0x1234;
+  rounded.bf16 = true;
+  for (const Quantizers* other : {&post, &rotated, &rounded}) CHECK_FALSE(multiplies_codes(*other, true, true));
+}
+
+TEST_CASE_METHOD(OneThread, "aten: a W4A4 decoder with exact products is the one without, within sums", "[aten]") {
+  Setup setup;
+  setup.quant = quant_config("pre", true);
+  setup.quant.tensor_scale = "row";
+  setup.lean = GENERATE(false, true);
+  Decoder plain = made(setup, true), exact = made(setup, true);
+  Recorder recorder;
+  exact.move_to(&recorder);
+  const Sequences prompts = random_sequences(3, 2, 21, 5);
+  const at::NoGradGuard no_grad;
+  const at::Tensor a = plain.prefill(rows_of(prompts)).keys.front(), b = exact.prefill(rows_of(prompts)).keys.front();
+  CHECK(distance(b, a) < 1e-6);   // of the first layer, whose inputs are the same
+  CHECK_FALSE(b.equal(a));        // and whose products are not, but for their sums
+}
+
 TEST_CASE_METHOD(OneThread, "aten: the same on a GPU", "[aten]") {
   const OpenedGpu& opened = open_gpu();
   if (!opened.accelerator) {
@@ -371,6 +452,16 @@ TEST_CASE_METHOD(OneThread, "aten: the same on a GPU", "[aten]") {
         }
     const at::Tensor x = at::randn({37, 96}, generator(2));
     CHECK(quant::hadamard(x.cuda(), 0x1234).cpu().equal(quant::hadamard(x, 0x1234)));
+    CHECK(quant::exact_product_error(opened.accelerator->device()) == 0);
+    for (const auto scope : {quant::Scope::tensor, quant::Scope::row}) {
+      const quant::Spec spec{.scope = scope};
+      const at::Tensor w = at::randn({24, 96}, generator(4));
+      const auto a = quant::exact_operand(x, spec), b = quant::exact_operand(w, {}), c = quant::exact_operand(x.cuda(), spec),
+                 d = quant::exact_operand(w.cuda(), {});
+      CHECK((c.elements.cpu().equal(a.elements) && c.factor.cpu().equal(a.factor)));
+      CHECK((d.elements.cpu().equal(b.elements) && d.factor.cpu().equal(b.factor)));
+      CHECK(distance(quant::exact_product(c, d), quant::exact_product(a, b)) < 1e-6);
+    }
     const quant::GradientSpec gradient{.spec = {.rounding = quant::Rounding::stochastic}, .hadamard = true};
     for (const int axis : {0, 1})
       CHECK(quant::quantize_gradient(x.cuda(), gradient, 3, axis).cpu().equal(quant::quantize_gradient(x, gradient, 3, axis)));
