@@ -21,7 +21,7 @@
 // If the connection breaks before the whole command was read (ECONNRESET), assay-cli does it; if it breaks behind that, the
 // run may have been added, and the sentence is the one that assay-cli has for a daemon that goes away.
 //
-// Linked with system.cpp and nothing else, on x86-64: it is to begin and end in the time of an empty program.
+// Linked with musl: it is to begin and end in the time of an empty program.
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <sys/socket.h>
