@@ -4,6 +4,7 @@ same processor did for it (user and system time of the command, without the time
 All programs are measured in turns, one command each, so that whatever else the machine does meets them alike.
 """
 import ctypes
+import itertools
 import json
 import os
 import resource
@@ -208,10 +209,10 @@ def adding(top):
 
 
 def draining(top):
-    """Jobs wait behind a gate in every slot; the time from its opening until all have ended, a job."""
-    slots = os.cpu_count()
-    for peer in peers():
-        queue = peer(f"{top}/drain-{peer.name}", slots)
+    """Jobs wait behind a gate in every slot; the time from its opening until all have ended, a job. With a slot a processor,
+    and with four: a job that waits for the disk leaves its processor to another."""
+    for slots, peer in itertools.product((os.cpu_count(), 4 * os.cpu_count()), peers()):
+        queue = peer(f"{top}/drain-{peer.name}-{slots}", slots)
         count = jobs if peer is Assay else min(jobs, 50 if peer is Pueue else 100)
         for _ in range(slots):
             queue.block()
@@ -230,7 +231,7 @@ def draining(top):
                    f"supervisor, trainer and `wait` {others / count * 1e3:.2f} ms")
         print(f"{peer.name:13} {f'{count} empty jobs drained ({kept})':44} {took / count * 1e3:8.2f} ms a job, {slots} slots{own}   "
               f"load {os.getloadavg()[0]:.1f}", flush=True)
-        if peer is Assay:
+        if peer is Assay and slots == os.cpu_count():
             pid = queue.daemon()["pid"]
             time.sleep(1)
             before = cpu_seconds(pid)
