@@ -132,6 +132,8 @@ class TaskSpooler:
         self("-w")
 
     def stop(self):
+        if not os.path.exists(self.gate):
+            self("-k", "0")   # what waits for the gate: -K leaves it behind
         self("-K")
 
 
