@@ -176,7 +176,7 @@ async function show(main) {
       element.setAttribute('aria-selected', String(Boolean(data && marked.has(data.number))));
     }
     if (total) grid.setAttribute('aria-activedescendant', `row-${active}`);
-    missing.forEach(load);
+    for (const offset of missing) load(offset);
   }
 
   function line(index, data) {
@@ -213,7 +213,8 @@ async function show(main) {
     const index = event.target.closest('.row')?.ariaRowIndex - 2, data = rows.get(index);
     if (!data) return;
     active = index;
-    if (event.target.closest('a, label')) draw();
+    if (event.target.closest('label')) return;           // its box says what becomes of that
+    if (event.target.closest('a')) draw();
     else if (event.ctrlKey || event.metaKey || event.shiftKey) mark(data);
     else location.href = `/run/${data.number}`;
   });

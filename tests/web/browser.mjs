@@ -312,6 +312,17 @@ const scenarios = {
       check('all are counted', (await page.locator('.foot').innerText()).replace(/\u2009/g, '').startsWith('10000 runs'), await page.locator('.foot').innerText());
       const rows = () => page.locator('.list .row').count();
       check('only what is seen is in the page', await rows() < 80, await rows());
+      // Where two of the pages that are asked for meet, each is asked for once and both stay.
+      const asked = [];
+      const note = (request) => { if (request.url().includes('/api/runs?')) asked.push(request.url()); };
+      page.on('request', note);
+      await page.evaluate(() => scrollTo(0, document.querySelector('.list').offsetTop + 115 * 40));
+      await page.waitForFunction(() => ['row-119', 'row-120'].every((id) => document.getElementById(id)?.querySelector('a')));
+      await page.waitForTimeout(500);
+      check('a place between two pages is read once', asked.length <= 3, asked);
+      check('and nothing of it is still loading', await page.locator('.list .loading').count() === 0);
+      page.off('request', note);
+      await page.evaluate(() => scrollTo(0, 0));
       await page.keyboard.press('j');
       await page.keyboard.press('End');
       await page.waitForFunction(() => [...document.querySelectorAll('.list .row a')].some((a) => a.getAttribute('href') === '/run/1'));
