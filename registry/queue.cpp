@@ -134,9 +134,6 @@ std::vector<std::int64_t> Registry::add_runs(
     std::vector<std::int64_t> numbers;
     const double now = unix_now();
     for (const NewRun& run : runs) {
-      if (!impl_->exists("SELECT 1 FROM series WHERE id = ?1", run.series))
-        throw std::invalid_argument("run " + run.run + " belongs to series " + run.series +
-                                    ", which is not in the registry");
       // What AUTOINCREMENT is about to give, so that the row is written once and with its folder.
       std::int64_t number = 1;
       {
@@ -144,12 +141,16 @@ std::vector<std::int64_t> Registry::add_runs(
         if (use.step()) number = use.integer(0);
       }
       const std::string folder = make_folder(number, run);
-      if (impl_->exists("SELECT 1 FROM runs WHERE folder = ?1", folder))
-        throw std::invalid_argument("the folder " + folder + " already belongs to another run");
-      {
+      try {
         Use use(impl_->statement("INSERT INTO runs(number, series, run, seed, batch, folder, config_sha256, priority, queue_group, "
                                  "state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', ?10)"));
         use.bind(number, run.series, run.run, run.seed, run.batch, folder, run.config_sha256, run.priority, run.group, now).run();
+      } catch (const SQLite::Exception&) {   // of the row's two references to what else there is, one does not hold
+        if (!impl_->exists("SELECT 1 FROM series WHERE id = ?1", run.series))
+          throw std::invalid_argument("run " + run.run + " belongs to series " + run.series + ", which is not in the registry");
+        if (impl_->exists("SELECT 1 FROM runs WHERE folder = ?1", folder))
+          throw std::invalid_argument("the folder " + folder + " already belongs to another run");
+        throw;
       }
       {
         Use use(impl_->statement("INSERT INTO run_texts(run, config_json, derived_json, run_json, code_json, "

@@ -3,11 +3,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -38,11 +38,11 @@ Fd try_connect(const std::string& path) {
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return Fd();
   // A daemon that was killed while it started a program leaves its socket to that one until it executes: a connection is
-  // taken then that nobody will ever answer.
+  // taken then that nobody will ever answer. Its parent may not have looked after it yet, so it may be there as a zombie.
   ucred listener{};
   socklen_t size = sizeof listener;
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &listener, &size) == 0 && listener.pid > 0 &&
-      ::kill(listener.pid, 0) != 0 && errno == ESRCH)
+      !identify(listener.pid))
     return Fd();
   return socket;
 }
@@ -149,11 +149,53 @@ std::optional<std::string> Client::read_line(milliseconds patience) {
   }
 }
 
-json Client::request(const std::string& op, json arguments) {
+namespace {
+
+std::string request_text(const std::string& op, json& arguments) {
   arguments["protocol"] = kProtocol;
   arguments["op"] = op;
-  const std::string text = dump(arguments) + "\n";
-  const UserError gone(kDaemon, "daemon: it went away before it answered; type the command again, it will be started");
+  return dump(arguments) + "\n";
+}
+
+UserError gone_away() {
+  return UserError(kDaemon, "daemon: it went away before it answered; type the command again, it will be started");
+}
+
+}  // namespace
+
+void Client::hand_on(const std::string& op, json arguments, int descriptor) {
+  std::string text = request_text(op, arguments);
+  iovec piece{text.data(), text.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof descriptor)] = {};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* part = CMSG_FIRSTHDR(&message);
+  part->cmsg_level = SOL_SOCKET;
+  part->cmsg_type = SCM_RIGHTS;
+  part->cmsg_len = CMSG_LEN(sizeof descriptor);
+  std::memcpy(CMSG_DATA(part), &descriptor, sizeof descriptor);
+  ssize_t n;
+  while ((n = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL)) < 0 && errno == EINTR) {
+  }
+  if (n != static_cast<ssize_t>(text.size())) throw gone_away();   // of a part nothing is done: the line has no end
+  support::fault_point("client: has asked");
+}
+
+std::optional<json> Client::notice() {
+  if (notices_.empty())
+    if (const auto line = read_line(milliseconds(0))) notices_.push_back(json::parse(*line, nullptr, false));
+  if (notices_.empty()) return std::nullopt;
+  json first = std::move(notices_.front());
+  notices_.pop_front();
+  return first;
+}
+
+json Client::request(const std::string& op, json arguments) {
+  const std::string text = request_text(op, arguments);
+  const UserError gone = gone_away();
   for (std::size_t sent = 0; sent < text.size();) {
     const ssize_t n = ::send(socket_.get(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
@@ -170,6 +212,10 @@ json Client::request(const std::string& op, json arguments) {
     const json reply = json::parse(*line, nullptr, false);
     if (!reply.is_object()) throw UserError(kDaemon, "daemon: its answer is no JSON object; type `assay daemon stop`");
     if (reply.contains("changed")) continue;  // news that came in between
+    if (reply.contains("stepped_aside")) {
+      notices_.push_back(reply);
+      continue;
+    }
     if (!reply.value("ok", false))
       throw UserError(reply.value("code", static_cast<int>(kFault)), reply.value("error", "daemon: it failed"));
     return reply;

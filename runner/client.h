@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -24,11 +25,18 @@ class Client {
   // when it goes away before it has answered.
   nlohmann::json request(const std::string& op, nlohmann::json arguments = nlohmann::json::object());
 
+  // Sends {"op": op, "front": …} with a descriptor on which the daemon answers somebody else, and waits for nothing. Throws
+  // UserError where the daemon has gone; it has not read it then.
+  void hand_on(const std::string& op, nlohmann::json arguments, int descriptor);
+  // The next message that answers nothing, as far as one is there: what the daemon says of what was handed on.
+  std::optional<nlohmann::json> notice();
+  bool closed() const { return closed_; }   // the daemon has gone, as the last look found
+
   // After request("watch"): the runs that changed, as soon as some have; empty when the time is over; nothing when the
   // daemon has gone.
   std::optional<std::vector<std::int64_t>> next_changes(std::chrono::milliseconds patience);
 
-  // To wait on. Readable between requests (and without a watch) means that the daemon has gone.
+  // To wait on. Readable between requests (without a watch, and nothing handed on) means that the daemon has gone.
   int fd() const { return socket_.get(); }
 
  private:
@@ -38,6 +46,7 @@ class Client {
 
   Fd socket_;
   std::string buffer_;
+  std::deque<nlohmann::json> notices_;   // came before a reply
   bool closed_ = false;
 };
 

@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <malloc.h>
+#include <sched.h>
 #include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +28,7 @@
 #include "runner/care.h"
 #include "runner/errors.h"
 #include "runner/fleet.h"
+#include "runner/front/answer.h"
 #include "runner/front/keeper.h"
 #include "runner/kept_submissions.h"
 #include "runner/process.h"
@@ -33,6 +36,7 @@
 #include "runner/records.h"
 #include "runner/resources.h"
 #include "runner/server.h"
+#include "runner/view.h"
 #include "support/files.h"
 
 namespace assay::runner {
@@ -121,7 +125,7 @@ class Daemon {
       log_->info("ends on {}; runs go on", signal == SIGTERM ? "SIGTERM" : "SIGINT");
       io_.stop();
     });
-    server_ = std::make_unique<Server>(io_, paths_.socket, [this](const json& request) { return answer(request); });
+    server_ = std::make_unique<Server>(io_, paths_.socket, [this](const json& request, const Fd& passed) { return answer(request, passed); });
     look_at_lock();
     fleet_.restore(restored);
     log_->info("daemon {} listens at {} with {} slots", ::getpid(), paths_.socket.string(),
@@ -155,6 +159,22 @@ class Daemon {
 
   void changed(std::int64_t run) {
     if (server_) server_->changed(run);
+  }
+
+  // The front (front/front.cpp) is answered where the warm process has handed its connection on.
+  json answer(const json& request, const Fd& connection) {
+    const json reply = answer(request);
+    if (!connection || !request.contains("kept")) return reply;
+    if (!reply.contains("numbers")) {   // refused, or not kept any more: assay-cli does it, and says what is wrong
+      front::answer_step_aside(connection.get(), MSG_DONTWAIT);
+      return {{"stepped_aside", request.at("kept")}};
+    }
+    std::vector<std::string> labels;
+    for (const auto& [run, doctor] : kept_.find(request.at("kept").get<std::int64_t>())->runs) labels.push_back(label(run.run, run.seed));
+    front::answer_done(connection.get(), kOk,
+                       added(request.at("front") == "json", reply.at("numbers").get<std::vector<std::int64_t>>(), labels), "", MSG_DONTWAIT);
+    ::sched_yield();   // the front goes first, where both are on one processor
+    return nullptr;
   }
 
   json answer(const json& request) {
@@ -193,25 +213,18 @@ class Daemon {
         return reply;
       }
       if (op == "submit") {
-        const auto submit = [this](const Submission& submission) -> json {
-          json reply = {{"ok", true}, {"numbers", fleet_.submit(submission)}};
-          asio::post(io_, [this] { warm_.wanted(); });   // whoever asked has his answer before
-          return reply;
-        };
         if (request.contains("kept")) {
-          const Submission* kept = kept_.again(request.at("kept").get<std::int64_t>(), request.at("batch").get<std::string>(),
+          const std::int64_t number = request.at("kept").get<std::int64_t>();
+          const Submission* kept = kept_.again(number, request.at("batch").get<std::string>(),
                                                request.at("created").get<std::string>());
           if (kept == nullptr) return {{"ok", true}};
-          json reply = submit(*kept);
-          // Not at once: whoever has the answer is likely to go on on this processor.
-          expect_timer_.expires_after(kAnswerTaken);
-          expect_timer_.async_wait([this, number = request.at("kept").get<std::int64_t>()](const asio::error_code& error) {
-            if (const Submission* again = error ? nullptr : kept_.find(number)) fleet_.expect(*again);
-          });
+          json reply = {{"ok", true}, {"numbers", fleet_.submit(*kept)}};
+          asio::post(io_, [this, number] { expect(number); });   // whoever asked has his answer before
           return reply;
         }
         const Submission submission = submission_from_json(request);
-        json reply = submit(submission);
+        json reply = {{"ok", true}, {"numbers", fleet_.submit(submission)}};
+        asio::post(io_, [this] { warm_.wanted(); });   // as above
         if (request.value("keep", false))
           if (const std::int64_t number = kept_.keep(submission); number != 0) reply["kept"] = number;
         return reply;
@@ -279,6 +292,14 @@ class Daemon {
       log_->error("{}", error.what());
       return failure(std::string(error.what()) + "; nothing was changed", kFault);
     }
+  }
+
+  // A kept submission is likely to come again. Not at once: whoever has the answer is likely to go on on this processor.
+  void expect(std::int64_t number) {
+    expect_timer_.expires_after(kAnswerTaken);
+    expect_timer_.async_wait([this, number](const asio::error_code& error) {
+      if (const Submission* again = error ? nullptr : kept_.find(number)) fleet_.expect(*again);
+    });
   }
 
   // What only `assay daemon status` asks for.

@@ -32,7 +32,7 @@ constexpr int kBadLinesTold = 20;            // per file; a log that is all rubb
 constexpr std::size_t kLongestMessage = 2000;
 constexpr std::int64_t kLargestDocument = 64 << 20;
 
-std::string cut(std::string text, std::size_t limit) {
+std::string bounded(std::string text, std::size_t limit) {
   if (text.size() > limit) text = text.substr(0, limit) + "…";
   return text;
 }
@@ -210,10 +210,10 @@ void Ingest::take_event(const std::string& line) {
   const json object = parse_bounded(line);
   registry::Event event;
   event.run = run_;
-  event.kind = cut(object.at("kind").get<std::string>(), kLongestKind);
+  event.kind = bounded(object.at("kind").get<std::string>(), kLongestKind);
   event.time = object.value("time", 0.0);
   event.step = object.value("step", std::int64_t{-1});
-  event.message = cut(object.value("message", ""), kLongestMessage);
+  event.message = bounded(object.value("message", ""), kLongestMessage);
   const json data = object.value("data", json::object());
   event.data_json = data.dump(-1, ' ', false, json::error_handler_t::replace);
   if (event.data_json.size() > kLongestData) throw std::invalid_argument("\"data\" is longer than 64 KiB");
@@ -234,7 +234,7 @@ void Ingest::bad_line(const std::string& file, std::int64_t at, const std::strin
   event.step = progress_.step;
   event.kind = "bad_line";
   event.message = told > kBadLinesTold ? file + ": further bad lines are not told of"
-                                       : cut(file + ", byte " + std::to_string(at) + ": " + why, kLongestMessage);
+                                       : bounded(file + ", byte " + std::to_string(at) + ": " + why, kLongestMessage);
   event.data_json = json{{"file", file}, {"byte", at}}.dump();
   registry_.put_event(event);
 }

@@ -22,6 +22,19 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+[[noreturn]] void fail_at(const fs::path& path) { throw std::runtime_error(path.string() + ": " + std::strerror(errno)); }
+
+// `path` is for the error.
+void fill(const fs::path& path, Fd file, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(file.get(), bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_at(path);
+    bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+  if (::close(file.release()) != 0 && errno != EINTR) fail_at(path);
+}
+
 // The new run folder while it is filled.
 class FrozenFolder {
  public:
@@ -30,22 +43,15 @@ class FrozenFolder {
   }
   // Made read-only, filled and closed; the hash in config.sha256, which the supervisor checks, tells a file that a power
   // failure cut short, so no fsync is paid for here.
-  void write(const std::string& name, std::string_view bytes) const {
-    Fd file(::openat(fd_.get(), name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0444));
+  void write(const std::string& name, std::string_view bytes) const { fill(folder_ / name, open(name), bytes); }
+  Fd open(const std::string& name, mode_t mode = 0444) const {
+    Fd file(::openat(fd_.get(), name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
     if (!file) fail(name);
-    while (!bytes.empty()) {
-      const ssize_t n = ::write(file.get(), bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(name);
-      bytes.remove_prefix(static_cast<std::size_t>(n));
-    }
-    if (::close(file.release()) != 0 && errno != EINTR) fail(name);
+    return file;
   }
 
  private:
-  [[noreturn]] void fail(const std::string& name) const {
-    throw std::runtime_error((name.empty() ? folder_ : folder_ / name).string() + ": " + std::strerror(errno));
-  }
+  [[noreturn]] void fail(const std::string& name) const { fail_at(name.empty() ? folder_ : folder_ / name); }
 
   const fs::path& folder_;
   Fd fd_;
@@ -115,6 +121,7 @@ SpareFolder::SpareFolder(fs::path folder) : folder_(std::move(folder)) { take_aw
 
 void SpareFolder::take_away() {
   held_.clear();
+  run_json_.reset();
   std::error_code ignored;
   fs::remove_all(folder_, ignored);
 }
@@ -129,24 +136,26 @@ void SpareFolder::prepare(const registry::NewRun& run, const std::vector<FrozenF
     if (::mkdir(folder_.c_str(), 0777) != 0) return;
     const FrozenFolder folder(folder_);
     for (const auto& [name, bytes] : frozen) folder.write(std::string(name), bytes);
+    run_json_ = folder.open("run.json");
+    folder.open("states.jsonl", 0644);   // whose first line the registry writes
     for (const auto& [name, bytes] : frozen) held_.push_back({std::string(name), std::string(bytes)});
   } catch (const std::exception&) {   // a full disk: the run's own folder says so
     take_away();
   }
 }
 
-bool SpareFolder::become(const fs::path& folder, const registry::NewRun& run, const std::vector<FrozenFile>& files) {
-  if (held_.empty()) return false;
+Fd SpareFolder::become(const fs::path& folder, const registry::NewRun& run, const std::vector<FrozenFile>& files) {
+  if (held_.empty()) return Fd();
   std::string sum;
   const auto frozen = frozen_of(run, files, sum);
-  if (!are(held_, frozen)) return false;
+  if (!are(held_, frozen)) return Fd();
   if (::renameat2(AT_FDCWD, folder_.c_str(), AT_FDCWD, folder.c_str(), RENAME_NOREPLACE) != 0) {
     in_vain_ = errno == EXDEV || errno == EINVAL || errno == ENOSYS;   // runs on another disk; no such rename here
     take_away();
-    return false;
+    return Fd();
   }
   held_.clear();
-  return true;
+  return std::move(run_json_);
 }
 
 fs::path create_run_folder(const fs::path& runs, std::int64_t number, const registry::NewRun& run,
@@ -160,7 +169,7 @@ fs::path create_run_folder(const fs::path& runs, std::int64_t number, const regi
   check(run.run);
   for (const FrozenFile& file : files) check(file.name);
   const fs::path folder = runs / run.series / run_folder_name(number, run.run, run.seed);
-  const bool filled = spare != nullptr && spare->become(folder, run, files);
+  Fd filled = spare != nullptr ? spare->become(folder, run, files) : Fd();
   if (!filled && ::mkdir(folder.c_str(), 0777) != 0) {   // nearly always all that it takes
     fs::create_directories(folder.parent_path());
     if (fs::exists(folder)) {
@@ -172,14 +181,19 @@ fs::path create_run_folder(const fs::path& runs, std::int64_t number, const regi
     if (!fs::create_directory(folder)) throw std::runtime_error(folder.string() + ": cannot be made");
   }
   try {
-    const FrozenFolder frozen(folder);
     json document = json::parse(run.run_json);
     document["number"] = number;
-    frozen.write("run.json", document.dump(2) + "\n");
+    const std::string text = document.dump(2) + "\n";
+    if (filled) {
+      fill(folder / "run.json", std::move(filled), text);
+      support::fault_point("submit: folder half filled");
+      return folder;
+    }
+    const FrozenFolder frozen(folder);
+    frozen.write("run.json", text);
     support::fault_point("submit: folder half filled");
     std::string sum;
-    if (!filled)
-      for (const auto& [name, bytes] : frozen_of(run, files, sum)) frozen.write(std::string(name), bytes);
+    for (const auto& [name, bytes] : frozen_of(run, files, sum)) frozen.write(std::string(name), bytes);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(folder, ignored);

@@ -24,8 +24,8 @@ bool is_plain_name(const std::string& name);
 // "000017-e13g-nvfp4-s1"
 std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed);
 
-// A folder that holds already what is frozen with the next run, run.json apart: where the same run is added again and again,
-// making the folder is one rename and one file instead of nine files. It lies beside the runs and is nobody's before it has
+// A folder that holds already what is frozen with the next run, and run.json and states.jsonl empty: where the same run is
+// added again and again, making the folder is one rename and the text of one file instead of nine files. It lies beside the runs and is nobody's before it has
 // become a run's folder; what a former daemon left there is taken away.
 class SpareFolder {
  public:
@@ -35,14 +35,16 @@ class SpareFolder {
 
   // For a run that freezes the same as this one. Never throws: without it the next folder is made when it is asked for.
   void prepare(const registry::NewRun& run, const std::vector<FrozenFile>& files);
-  // Renames it; false where it is not there, holds anything else, or `folder` exists: nothing has happened then.
-  bool become(const std::filesystem::path& folder, const registry::NewRun& run, const std::vector<FrozenFile>& files);
+  // Renames it and returns its run.json, to be written; none where it is not there, holds anything else, or `folder` exists:
+  // nothing has happened then.
+  Fd become(const std::filesystem::path& folder, const registry::NewRun& run, const std::vector<FrozenFile>& files);
 
  private:
   void take_away();
 
   std::filesystem::path folder_;
   std::vector<FrozenFile> held_;   // empty: it is not there
+  Fd run_json_;
   bool in_vain_ = false;           // this file system does not rename as it must
 };
 

@@ -4,14 +4,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <asio/buffer.hpp>
 #include <asio/local/stream_protocol.hpp>
-#include <asio/read_until.hpp>
+#include <asio/post.hpp>
 #include <asio/write.hpp>
+#include <cerrno>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "runner/errors.h"
 #include "runner/protocol.h"
@@ -43,18 +47,55 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
   Session(stream_protocol::socket s, std::weak_ptr<Impl> owner) : socket(std::move(s)), server(std::move(owner)) {}
 
   void read() {
-    in.reserve(kRead);   // asio reads into what is reserved, and else 512 bytes at once
-    asio::async_read_until(socket, asio::dynamic_buffer(in, kLongestRequest), '\n',
-                           [self = shared_from_this()](const asio::error_code& error, std::size_t n) {
-                             if (error == asio::error::not_found) return self->refuse(
-                                 "daemon: the request is longer than " + std::to_string(kLongestRequest >> 20) + " MiB");
-                             if (error) return self->close();
-                             const std::string line = self->in.substr(0, n);
-                             self->in.erase(0, n);
-                             if (self->in.capacity() > kKept) self->in.shrink_to_fit();
-                             self->answer(line);
-                             self->read();
-                           });
+    socket.async_wait(stream_protocol::socket::wait_read, [self = shared_from_this()](const asio::error_code& error) {
+      if (error) return self->close();
+      self->take_in();
+    });
+  }
+
+  // asio's own reads would drop a descriptor that comes along.
+  void take_in() {
+    const std::size_t have = in.size();
+    in.resize(have + kRead);
+    iovec piece{in.data() + have, kRead};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    msghdr message{};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    const ssize_t n = ::recvmsg(socket.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const bool later = n < 0 && (errno == EAGAIN || errno == EINTR);
+    in.resize(have + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+    if (later) return read();
+    if (n <= 0) return close();
+    for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part))
+      if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && part->cmsg_len == CMSG_LEN(sizeof(int))) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
+        passed = Fd(fd);
+      }
+    answer_next();
+  }
+
+  // The first request that is whole; other sessions have their turn before the second.
+  void answer_next() {
+    const auto end = in.find('\n', searched);
+    if (end == std::string::npos) {
+      searched = in.size();
+      if (searched > kLongestRequest)
+        return refuse("daemon: the request is longer than " + std::to_string(kLongestRequest >> 20) + " MiB");
+      return read();
+    }
+    const std::string line = in.substr(0, end + 1);
+    in.erase(0, end + 1);
+    searched = 0;
+    if (in.capacity() > kKept) in.shrink_to_fit();
+    answer(line);
+    if (in.empty()) return read();
+    asio::post(socket.get_executor(), [self = shared_from_this()] {
+      if (self->socket.is_open()) self->answer_next();
+    });
   }
 
   // Says why, and hangs up.
@@ -72,7 +113,7 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
     if (!request.is_object() || !request.contains("op")) {
       reply = failure("daemon: the request is not a JSON object with an \"op\"", kUsage);
     } else if (request.at("op") == "stop") {
-      reply = impl->handler(request);  // of any version: that is how one gets rid of the other
+      reply = impl->handler(request, Fd());  // of any version: that is how one gets rid of the other
     } else if (!request.contains("protocol") || request.at("protocol") != kProtocol) {
       reply = failure("daemon: it is of another version than this assay; type `assay daemon restart`, runs go on meanwhile",
                       kDaemon);
@@ -80,9 +121,9 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
       watching = true;
       reply = {{"ok", true}};
     } else {
-      reply = impl->handler(request);
+      reply = impl->handler(request, request.contains("front") ? std::exchange(passed, Fd()) : Fd());
     }
-    send(dump(reply) + "\n");
+    if (!reply.is_null()) send(dump(reply) + "\n");
   }
 
   void changed(std::int64_t run) {
@@ -126,6 +167,8 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
   stream_protocol::socket socket;
   std::weak_ptr<Impl> server;
   std::string in, out, next;     // read so far; being written; to be written after it
+  std::size_t searched = 0;      // of `in`, for the end of a request
+  Fd passed;                     // came last, and no request has taken it
   bool watching = false, leaving = false;
   std::set<std::int64_t> news;
 };

@@ -8,12 +8,15 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 
+#include "runner/process.h"
+
 namespace assay::runner {
 
 class Server {
  public:
-  // Answers one request; must not throw. The "watch" request is the server's own.
-  using Handler = std::function<nlohmann::json(const nlohmann::json& request)>;
+  // Answers one request; must not throw. The "watch" request is the server's own. `passed`: the descriptor that came with
+  // the request, where it has a key "front" (front/handover.h); none otherwise. A null answer is not sent.
+  using Handler = std::function<nlohmann::json(const nlohmann::json& request, const Fd& passed)>;
 
   // Binds and listens: mode 0600, peers of another user turned away. A socket file that a dead daemon left is replaced;
   // the caller holds the lock that says no living one uses it. Throws std::runtime_error "PATH: REASON".

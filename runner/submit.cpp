@@ -260,22 +260,22 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept) {
   return prepared;
 }
 
-std::vector<std::int64_t> submit_prepared(Client& client, Prepared& prepared, AtDaemon* at) {
-  if (at != nullptr && at->kept != 0) {
-    const json reply = client.request("submit", {{"kept", at->kept}, {"batch", prepared.batch}, {"created", prepared.created}});
-    if (reply.contains("numbers")) return reply.at("numbers").get<std::vector<std::int64_t>>();
-    at->kept = 0;   // it has let it go
-  }
+std::vector<std::int64_t> submit_prepared(Client& client, Prepared& prepared, std::int64_t* kept) {
   fill_in(prepared);
   std::vector<std::int64_t> numbers;
   for (const Submission& submission : prepared.submissions) {
     json message = to_json(submission);
-    if (at != nullptr) message["keep"] = true;
+    if (kept != nullptr) message["keep"] = true;
     const json reply = client.request("submit", std::move(message));
-    if (at != nullptr) at->kept = reply.value("kept", std::int64_t{0});
+    if (kept != nullptr) *kept = reply.value("kept", std::int64_t{0});
     for (const json& number : reply.at("numbers")) numbers.push_back(number.get<std::int64_t>());
   }
   return numbers;
+}
+
+void hand_on(Client& client, const Prepared& prepared, std::int64_t kept, bool as_json, int connection) {
+  client.hand_on("submit", {{"kept", kept}, {"batch", prepared.batch}, {"created", prepared.created}, {"front", as_json ? "json" : "text"}},
+                 connection);
 }
 
 std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,

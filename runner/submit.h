@@ -49,14 +49,14 @@ Prepared prepare(const Paths& paths, const SubmitOptions& options, Kept* kept = 
 // The same as another command, of this moment: with another batch and time.
 void renew(Prepared& prepared);
 
-// What the daemon keeps of a submission, so that the next with the same content need not bring it.
-struct AtDaemon {
-  std::int64_t kept = 0;                // 0: nothing
-};
+// Returns the numbers, in order. Throws UserError. With `kept`, for a single submission: the daemon is told to keep it, so
+// that the next with the same content need not bring it, and says by what number (0: it has not kept it).
+std::vector<std::int64_t> submit_prepared(Client& client, Prepared& prepared, std::int64_t* kept = nullptr);
 
-// Returns the numbers, in order. Throws UserError. With `at`, for a single submission: the daemon is told to keep it, and
-// where it has kept it only what renew() changes is sent.
-std::vector<std::int64_t> submit_prepared(Client& client, Prepared& prepared, AtDaemon* at = nullptr);
+// The same of one that it has kept, of which only what renew() changes is sent; and it does not answer here, but to the
+// front (front/answer.h) at the other end of `connection`: what `assay add` prints, or that it has done nothing. Of the
+// latter it gives notice here as well. Throws UserError where the daemon has gone; it has not heard of it then.
+void hand_on(Client& client, const Prepared& prepared, std::int64_t kept, bool as_json, int connection);
 
 // Both, so that everything is refused before a single run is queued; the labels in `labels`.
 std::vector<std::int64_t> submit(const Paths& paths, Client& client, const SubmitOptions& options,

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "runner/protocol.h"
+
 namespace assay::runner {
 
 using nlohmann::json;
@@ -57,6 +59,13 @@ json run_json(const RunRow& row, const Progress& progress, const std::optional<s
 
 std::string label(const std::string& run, std::int64_t seed) { return run + " s" + std::to_string(seed); }
 std::string label(const RunRow& row) { return label(row.run, row.seed); }
+
+std::string added(bool as_json, const std::vector<std::int64_t>& numbers, const std::vector<std::string>& labels) {
+  if (as_json) return dump({{"numbers", numbers}}) + "\n";
+  std::string text;
+  for (std::size_t i = 0; i < numbers.size(); ++i) text += std::to_string(numbers[i]) + " " + labels[i] + "\n";
+  return text;
+}
 
 std::string state_text(const registry::State& state) {
   std::string text = registry::name(state.kind);

@@ -18,6 +18,8 @@ nlohmann::json run_json(const registry::RunRow& row, const registry::Progress& p
 // "e13g-nvfp4 s1"
 std::string label(const registry::RunRow& row);
 std::string label(const std::string& run, std::int64_t seed);
+// What `assay add` prints of runs that were added: a line each, or {"numbers": […]}.
+std::string added(bool as_json, const std::vector<std::int64_t>& numbers, const std::vector<std::string>& labels);
 // "failed (exit code 3): config.json: …", "killed by …", "queued"
 std::string state_text(const registry::State& state);
 // "61.3 %", "-"

@@ -1,6 +1,8 @@
 #include "support/looks.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -28,6 +30,14 @@ fs::path look_where_it_leads(const fs::path& path) {
   std::error_code error;
   fs::path real = fs::weakly_canonical(path, error);
   return error ? path : real;
+}
+
+// Is it an existing path without a link in it? Then it leads to itself, which two calls tell.
+bool leads_nowhere_else(const fs::path& path) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_SYMLINKS;
+  return Fd(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how))).get() >= 0;
 }
 
 // Where an existing path leads, as the kernel has it: three calls instead of one for each of its parts. Only to be compared
@@ -85,7 +95,9 @@ bool may_execute(const fs::path& path) { return noted("executable ", look_whethe
 fs::path canonical_or_same(const fs::path& path) {
   fs::path answer = look_where_it_leads(path);
   if (recorded != nullptr)
-    recorded->add([path, answer] { return leads_to(path, answer) || look_where_it_leads(path) == answer; });
+    recorded->add([path, answer] {
+      return (path == answer && leads_nowhere_else(path)) || leads_to(path, answer) || look_where_it_leads(path) == answer;
+    });
   return answer;
 }
 

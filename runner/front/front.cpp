@@ -52,12 +52,17 @@ void say(const char* words) {
   [[maybe_unused]] const auto n = ::write(2, words, std::strlen(words));
 }
 
-// PROGRAM, from where this file is; where there is no /proc, from how it was executed.
+// PROGRAM, from where this file is: as it was executed, where that is the file itself, and else as /proc says, which costs ten
+// times as much.
 bool find_program() {
-  ssize_t length = ::readlink("/proc/self/exe", program, kLongestPath);
+  const auto* name = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
+  const bool named = name != nullptr && std::strlen(name) < kLongestPath;
+  struct stat status;
+  ssize_t length = 0;
+  if (!named || ::lstat(name, &status) != 0 || !S_ISREG(status.st_mode))
+    length = ::readlink("/proc/self/exe", program, kLongestPath);
   if (length <= 0) {
-    const auto* name = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
-    if (name == nullptr || std::strlen(name) >= kLongestPath) return false;
+    if (!named) return false;
     std::strcpy(program, name);
     length = static_cast<ssize_t>(std::strlen(name));
   }
@@ -164,12 +169,10 @@ int hand_over(int argc, char** argv) {
   std::memcpy(CMSG_DATA(part), &folder, sizeof folder);
   // Not before all is ready: the other side wakes up once. Whole or not at all: of a part nothing is ever done.
   const int socket = connect_to_warm();
-  if (socket < 0 || ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof head + head.bytes)) {
-    ::close(folder);
-    return socket;
-  }
+  if (socket >= 0 && ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof head + head.bytes))
+    return socket;                                          // the folder is closed by the end of this process
   ::close(folder);
-  ::close(socket);
+  if (socket >= 0) ::close(socket);
   return -1;
 }
 

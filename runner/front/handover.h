@@ -83,8 +83,8 @@ struct Handover {
   Sameness same;
 };
 
-// The reply: this, then what goes to standard output and what goes to standard error. `done` 0: the front is to execute
-// the real program; nothing has been asked of the daemon.
+// The reply, of the warm process or of the daemon that it has handed the connection on to (answer.h): this, then what goes to
+// standard output and what goes to standard error. `done` 0: the front is to execute the real program; nothing has been done.
 struct Answer {
   std::uint32_t form, done, code, out, err;
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -22,10 +23,12 @@
 
 #include "runner/client.h"
 #include "runner/errors.h"
+#include "runner/front/answer.h"
 #include "runner/front/handover.h"
 #include "runner/paths.h"
 #include "runner/process.h"
 #include "runner/verbs/add.h"
+#include "runner/view.h"
 #include "support/looks.h"
 
 namespace assay::runner {
@@ -142,16 +145,11 @@ struct Remembered {
   std::string command, folder, machine;   // arguments and environment; where it was given; facts of the machine
   AddOptions options;
   Prepared prepared;
-  AtDaemon at;
+  std::int64_t kept = 0;                  // its number at the daemon, where that has kept it
   support::Looks looks;
 };
 constexpr std::size_t kRemembered = 8;
 constexpr std::size_t kMostRuns = 100;        // of a command that is remembered: it is memory for ten minutes
-
-struct Reply {
-  Answer head{kForm, 0, 0, 0, 0};
-  std::string text;                    // for standard output, then for standard error
-};
 
 class Warm {
  public:
@@ -164,61 +162,71 @@ class Warm {
     ucred peer{};
     socklen_t size = sizeof peer;
     if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != ::geteuid()) return true;
-    Reply reply;
     auto command = receive(connection.get());
     std::optional<Guise> guise;           // taken off when the answer is on its way
+    bool done = false;
     if (command && look_at_host(same_) && std::memcmp(&command->head.same, &same_, sizeof same_) == 0) {
       guise.emplace(*command);
-      if (guise->moved()) carry_out(*command, connection, reply);
+      done = guise->moved() && carry_out(*command, connection.get());
     }
-    iovec pieces[2] = {{&reply.head, sizeof reply.head}, {reply.text.data(), reply.text.size()}};
-    msghdr message{};
-    message.msg_iov = pieces;
-    message.msg_iovlen = 2;
-    // What does not fit is text of thousands of runs; whoever stops reading it has gone.
-    for (ssize_t n; pieces[0].iov_len + pieces[1].iov_len > 0;) {
-      if ((n = ::sendmsg(connection.get(), &message, MSG_NOSIGNAL)) <= 0) break;
-      for (iovec& piece : pieces) {
-        const std::size_t part = std::min(piece.iov_len, static_cast<std::size_t>(n));
-        piece.iov_base = static_cast<char*>(piece.iov_base) + part;
-        piece.iov_len -= part;
-        n -= static_cast<ssize_t>(part);
-      }
-    }
+    if (!done) answer_step_aside(connection.get());
     return !gone_;
   }
 
+  // The daemon says something: that a submission handed on to it was not done, which assay-cli does meanwhile. It is sent
+  // whole the next time. False when the daemon has gone.
+  bool heed() {
+    while (const auto notice = client_.notice()) {
+      if (!notice->is_object()) return false;
+      const std::int64_t number = notice->value("stepped_aside", std::int64_t{0});
+      for (Remembered& run : memory_)
+        if (run.kept == number) run.kept = 0;
+      count(-1);
+    }
+    return !client_.closed();
+  }
+
  private:
-  void carry_out(Command& command, const Fd& connection, Reply& reply) {
+  // False where nothing was done: assay-cli does it, and says what is wrong.
+  bool carry_out(Command& command, int connection) {
     std::string out;
     try {
-      if (places_of_git() != places_of_git_) return;
+      if (places_of_git() != places_of_git_) return false;
       const Paths meant = user_paths();
-      if (meant.data != paths_.data || meant.state != paths_.state || meant.socket != paths_.socket) return;
+      if (meant.data != paths_.data || meant.state != paths_.state || meant.socket != paths_.socket) return false;
       Remembered& run = remembered(command);
       // Of several series the first may be taken and the second refused; then the whole must not be done again.
-      if (run.options.doctor || run.options.strict || run.prepared.submissions.size() != 1) return;
+      if (run.options.doctor || run.options.strict || run.prepared.submissions.size() != 1) return false;
       char byte;
-      if (::recv(connection.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return;   // Ctrl-C
+      if (::recv(connection, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return false;   // Ctrl-C
       try {
         const bool lasts = !run.looks.spoiled() && run.prepared.labels.size() <= kMostRuns;
-        out = added(run.options, submit_prepared(client_, run.prepared, lasts ? &run.at : nullptr), run.prepared.labels);
+        if (lasts && run.kept != 0) {
+          count(+1);
+          hand_on(client_, run.prepared, run.kept, run.options.json, connection);
+          ::sched_yield();                                  // the daemon goes first, where both are on one processor
+          return true;
+        }
+        out = added(run.options.json, submit_prepared(client_, run.prepared, lasts ? &run.kept : nullptr), run.prepared.labels);
         if (!lasts) memory_.pop_front();
       } catch (const UserError& error) {
-        if (error.code() != kDaemon) return;                // refused: nothing was done
+        if (error.code() != kDaemon) return false;          // refused: nothing was done
         // It went away, and may have recorded the runs before.
         gone_ = true;
-        reply.text = std::string("assay: ") + error.what() + "\n";
-        reply.head = {kForm, 1, static_cast<std::uint32_t>(error.code()), 0, static_cast<std::uint32_t>(reply.text.size())};
-        return;
+        answer_done(connection, error.code(), "", std::string("assay: ") + error.what() + "\n");
+        return true;
       }
     } catch (const std::exception&) {
-      return;                                               // assay-cli says what is wrong
+      return false;
     }
-    ::prctl(PR_SET_NAME, ("assay-warm " + std::to_string(++done_)).c_str());   // for ps: how many it has carried out
-    reply.text = std::move(out);
-    reply.head = {kForm, 1, kOk, static_cast<std::uint32_t>(reply.text.size()), 0};
+    count(+1);
+    // What does not fit is text of thousands of runs; whoever stops reading it has gone.
+    answer_done(connection, kOk, out, "");
+    return true;
   }
+
+  // For ps: how many it has carried out.
+  void count(int more) { ::prctl(PR_SET_NAME, ("assay-warm " + std::to_string(done_ += more)).c_str()); }
 
   // As it is to be asked of the daemon now; the first of memory_.
   Remembered& remembered(Command& command) {
@@ -279,7 +287,8 @@ int serve_adds() {
     pollfd ready[2] = {{listening.get(), POLLIN, 0}, {daemon, POLLIN, 0}};
     const int n = ::poll(ready, 2, kIdle);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0 || ready[1].revents != 0) return kOk;        // the daemon says nothing by itself: it has gone
+    if (n <= 0 || (ready[1].revents != 0 && !warm.heed())) return kOk;
+    if (ready[0].revents == 0) continue;
     const Fd connection(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (connection && !warm.serve(connection)) return kOk;
   }

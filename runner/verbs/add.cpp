@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "runner/errors.h"
-#include "runner/protocol.h"
 #include "runner/verbs/verbs.h"
+#include "runner/view.h"
 
 namespace assay::runner {
 namespace {
@@ -29,13 +29,6 @@ AddOptions read_add(int argc, char** argv) {
   return options;
 }
 
-std::string added(const AddOptions& options, const std::vector<std::int64_t>& numbers, const std::vector<std::string>& labels) {
-  if (options.json) return dump({{"numbers", numbers}}) + "\n";
-  std::string text;
-  for (std::size_t i = 0; i < numbers.size(); ++i) text += std::to_string(numbers[i]) + " " + labels[i] + "\n";
-  return text;
-}
-
 std::function<int()> setup_add(CLI::App& app) {
   const auto options = std::make_shared<AddOptions>();
   declare(app, *options);
@@ -45,7 +38,7 @@ std::function<int()> setup_add(CLI::App& app) {
     if (options->strict) options->doctor = true;
     std::vector<std::string> labels;
     const std::vector<std::int64_t> numbers = submit(paths, client, *options, &labels);
-    std::fputs(added(*options, numbers, labels).c_str(), stdout);
+    std::fputs(added(options->json, numbers, labels).c_str(), stdout);
     return static_cast<int>(kOk);
   };
 }

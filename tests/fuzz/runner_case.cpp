@@ -105,7 +105,7 @@ void check_protocol(std::string_view bytes) {
       (std::filesystem::temp_directory_path() / ("assay-fuzz-" + std::to_string(::getpid()))).string();
   asio::io_context io;
   // As the daemon decodes, without a fleet behind it.
-  runner::Server server(io, path, [](const json& request) -> json {
+  runner::Server server(io, path, [](const json& request, const runner::Fd&) -> json {
     try {
       const std::string op = request.at("op").get<std::string>();
       if (op == "submit") {

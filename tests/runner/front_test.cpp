@@ -1,10 +1,13 @@
 // `assay add` through the small program in front and the warm process (runner/front) is `assay-cli add`: the same output,
 // exit code and records.
 #include <sched.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 
+#include "runner/client.h"
+#include "runner/front/handover.h"
 #include "tests/runner/home.h"
 
 using namespace assay;
@@ -66,6 +69,58 @@ json frozen(const Home& home, const fs::path& folder) {
   }
   return all;
 }
+
+// A folder outside of every repository: one is looked through each time, and nothing is remembered.
+struct Outside {
+  Outside() {
+    std::string name = (fs::canonical(fs::temp_directory_path()) / "assay-front-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Outside() { fs::remove_all(path); }
+  Outside(const Outside&) = delete;
+  Outside& operator=(const Outside&) = delete;
+  fs::path path;
+};
+
+// A command that the daemon has kept, given outside of every repository: `add x` of one run, which does not start.
+struct Kept {
+  explicit Kept(const Home& at) : home(at), warm(warmed_up(home)) {
+    REQUIRE(home.assay({"group", "held", "0"}).code == 0);
+    spill(outside.path / "x.toml", "[series]\nid = \"x\"\n[base.trainer]\nkind = \"command\"\nargv = [\"true\"]\n[[run]]\nid = \"r\"\n");
+    REQUIRE(add().out == "2 r s1\n");
+    REQUIRE(add().out == "3 r s1\n");
+    REQUIRE(times() == 1);
+  }
+  Result add(const std::string& program = "assay", const std::string& more = "") const {
+    return by_shell(home, "cd '" + outside.path.string() + "'; export ASSAY_EXPERIMENTS=.;", program, "add x --group held" + more);
+  }
+  // Submissions that the daemon did not need to be sent.
+  int times() const { return json::parse(home.assay({"daemon", "status", "--json"}).out).at("submitted_again").get<int>(); }
+  std::size_t runs() const { return home.registry().runs({}).size(); }
+
+  // Gives the command while the daemon stands still, and calls `then` once it has been handed on and the warm process waits
+  // for the next: from there on only the daemon can answer it.
+  Result add_and_stop_between(const std::function<void(pid_t daemon)>& then) const {
+    const pid_t daemon = home.daemon_pid().value();
+    const int before = done_by(warm);
+    REQUIRE(::kill(daemon, SIGSTOP) == 0);
+    Result result;
+    std::thread command([&] { result = add(); });
+    const bool waits = eventually([&] {
+      const std::string stat = slurp("/proc/" + std::to_string(warm) + "/stat");
+      return done_by(warm) == before + 1 && stat.substr(stat.rfind(')') + 1, 3) == " S ";
+    });
+    then(daemon);
+    command.join();
+    REQUIRE(waits);
+    return result;
+  }
+
+  const Home& home;
+  const Outside outside;
+  const pid_t warm;
+};
 
 }  // namespace
 
@@ -199,13 +254,7 @@ TEST_CASE("a command that comes again is not prepared again, unless anything tha
   const Home home("front-memory");
   warmed_up(home);
   REQUIRE(home.assay({"group", "held", "0"}).code == 0);
-  // Outside of every repository: one is looked through each time, and nothing is remembered.
-  std::string name = (fs::canonical(fs::temp_directory_path()) / "assay-front-XXXXXX").string();
-  REQUIRE(::mkdtemp(name.data()) != nullptr);
-  struct Outside {
-    const fs::path path;
-    ~Outside() { fs::remove_all(path); }
-  } const outside{name};
+  const Outside outside;
   const fs::path &top = outside.path, program = top / "program";
   fs::create_directories(top / "first");
   fs::create_directories(top / "real");
@@ -327,4 +376,84 @@ TEST_CASE("a command that comes again is not prepared again, unless anything tha
   CHECK(add() == 0);
   CHECK(json::parse(home.registry().facts(last)->code_json).at("user").at("branch") == "main");
   CHECK(add() == 0);
+}
+
+TEST_CASE("a command that the daemon knows it answers itself, as assay-cli would print it") {
+  const Home home("front-known");
+  const Kept kept(home);
+  CHECK(kept.add("assay", " --json").out == "{\"numbers\":[4]}\n");
+  CHECK(kept.add("assay", " --json").out == "{\"numbers\":[5]}\n");
+  CHECK(kept.add("assay", " --seeds 2,3").out == "6 r s2\n7 r s3\n");
+  CHECK(kept.add("assay", " --seeds 2,3").out == "8 r s2\n9 r s3\n");
+  CHECK(kept.times() == 3);
+  CHECK(kept.add("assay-cli", " --json").out == "{\"numbers\":[10]}\n");
+  CHECK(kept.add("assay-cli", " --seeds 2,3").out == "11 r s2\n12 r s3\n");
+  CHECK(kept.times() == 3);
+  // The warm process may die meanwhile: it has no part in the answer.
+  const Result result = kept.add_and_stop_between([&](pid_t daemon) {
+    CHECK(::kill(kept.warm, SIGKILL) == 0);
+    CHECK(eventually([&] { return warm_of(home) != kept.warm; }));
+    CHECK(::kill(daemon, SIGCONT) == 0);
+  });
+  CHECK(result.code == 0);
+  CHECK(result.out == "13 r s1\n");
+  CHECK(result.err.empty());
+  CHECK(kept.runs() == 13);
+  CHECK(home.run(13).run == "r");
+}
+
+TEST_CASE("a daemon that dies with a command in its hand has added nothing, and the command says what assay-cli says") {
+  const Home home("front-lost");
+  const Kept kept(home);
+  const Result result = kept.add_and_stop_between([&](pid_t daemon) { CHECK(::kill(daemon, SIGKILL) == 0); });
+  CHECK(result.code == 7);
+  CHECK(result.out.empty());
+  CHECK(result.err == "assay: daemon: it went away before it answered; type the command again, it will be started\n");
+  CHECK(kept.add().out == "4 r s1\n");
+  CHECK(kept.runs() == 4);
+}
+
+TEST_CASE("what the daemon refuses of a command that it knows, assay-cli says") {
+  const Home home("front-refused");
+  const Kept kept(home);
+  // A folder that somebody else has put there.
+  const fs::path folder = home.data() / "runs" / "x" / "000004-r-s1";
+  spill(folder / "exit.json", "{}");
+  const int done = done_by(kept.warm);
+  const Result ours = kept.add(), theirs = kept.add("assay-cli");
+  CHECK(ours.code != 0);
+  CHECK(ours.err.find("is there already") != std::string::npos);
+  CHECK(ours.code == theirs.code);
+  CHECK(ours.out == theirs.out);
+  CHECK(ours.err == theirs.err);
+  CHECK(kept.runs() == 3);
+  CHECK(eventually([&] { return done_by(kept.warm) == done; }));   // it counts what was done
+  fs::remove_all(folder);
+  const int times = kept.times();
+  CHECK(kept.add().out == "4 r s1\n");   // sent whole, then known again
+  CHECK(kept.times() == times);
+  CHECK(kept.add().out == "5 r s1\n");
+  CHECK(kept.times() == times + 1);
+
+  // What no warm process sends: it is told that nothing was done, and the daemon goes on.
+  runner::Paths paths;
+  paths.data = home.data();
+  auto client = runner::Client::connect_to_running(paths);
+  REQUIRE(client);
+  for (const json& number : {json(99), json("x"), json(nullptr)}) {
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    runner::Fd ours_end(ends[0]), passed(ends[1]);
+    client->hand_on("submit", {{"kept", number}, {"batch", "b"}, {"created", "c"}, {"front", "text"}}, passed.get());
+    passed.reset();
+    runner::front::Answer answer{};
+    REQUIRE(::recv(ours_end.get(), &answer, sizeof answer, MSG_WAITALL) == static_cast<ssize_t>(sizeof answer));
+    CHECK(answer.done == 0);
+    CHECK(::recv(ours_end.get(), &answer, 1, 0) == 0);
+    std::optional<json> notice;
+    CHECK(eventually([&] { return (notice = client->notice()).has_value(); }));
+    CHECK(notice.value() == json{{"stepped_aside", number}});
+  }
+  CHECK(kept.add().out == "6 r s1\n");
+  CHECK(kept.runs() == 6);
 }
