@@ -91,7 +91,12 @@ class Fleet : private Executor::Listener {
   void happened(const Event& event);
   void apply();
   void apply_one(const Action& action);
+  struct Begun;
   void start(const action::Start& decided);
+  Begun record_start(const action::Start& decided, const registry::RunRow& row);
+  void begun(Begun begun);
+  std::vector<Begun> record_next(const event::Ended& ended);
+  void apply_later();
   void start_decided();
   void look_at_disk();
   void adopt_next();

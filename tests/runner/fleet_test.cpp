@@ -18,6 +18,29 @@ using std::chrono::milliseconds;
 
 namespace {
 
+// What a Fleet needs, in this process.
+struct World {
+  explicit World(const Home& home) {
+    ::setenv("ASSAY_HOME", home.environment.at("ASSAY_HOME").c_str(), 1);
+    ::setenv("ASSAY_EXPERIMENTS", home.environment.at("ASSAY_EXPERIMENTS").c_str(), 1);
+    paths = runner::user_paths();
+    for (const fs::path& folder : {paths.data, paths.state, paths.runs(), paths.series()}) runner::make_folder(folder);
+    log = runner::Fd(::open((paths.state / "log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  }
+  runner::Prepared prepared(const std::string& run) const {
+    runner::SubmitOptions options;
+    options.what.words = {"b/" + run};
+    runner::Prepared prepared = runner::prepare(paths, options);
+    REQUIRE(prepared.submissions.size() == 1);
+    return prepared;
+  }
+
+  runner::Paths paths;
+  runner::Fd log;
+  const std::shared_ptr<spdlog::logger> silent =
+      std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::null_sink_mt>());
+};
+
 // One run of a series until it has ended: the states that were recorded, as they came.
 struct Course {
   std::vector<StateKind> states;
@@ -26,29 +49,20 @@ struct Course {
 };
 
 Course course_of(const Home& home, const std::string& run, milliseconds briefest, const std::function<void(StateKind)>& seen = {}) {
-  ::setenv("ASSAY_HOME", home.environment.at("ASSAY_HOME").c_str(), 1);
-  ::setenv("ASSAY_EXPERIMENTS", home.environment.at("ASSAY_EXPERIMENTS").c_str(), 1);
-  const runner::Paths paths = runner::user_paths();
-  for (const fs::path& folder : {paths.data, paths.state, paths.runs(), paths.series()}) runner::make_folder(folder);
-  auto registry = registry::Registry::open(paths.registry(), registry::Registry::Access::read_write);
-  const runner::Fd log(::open((paths.state / "log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
-  runner::SubmitOptions options;
-  options.what.words = {"b/" + run};
-  const runner::Prepared prepared = runner::prepare(paths, options);
-  REQUIRE(prepared.submissions.size() == 1);
+  const World world(home);
+  auto registry = registry::Registry::open(world.paths.registry(), registry::Registry::Access::read_write);
+  const runner::Prepared prepared = world.prepared(run);
 
   Course course;
   asio::io_context io;
   runner::Resources resources;
   resources.briefest = briefest;
-  runner::Fleet fleet(io, registry, paths, resources, log.get(),
-                      std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::null_sink_mt>()),
-                      [&](std::int64_t number) {
-                        const StateKind now = registry.run(number).value().state.kind;
-                        if (!course.states.empty() && course.states.back() == now) return;
-                        course.states.push_back(now);
-                        if (seen) seen(now);
-                      });
+  runner::Fleet fleet(io, registry, world.paths, resources, world.log.get(), world.silent, [&](std::int64_t number) {
+    const StateKind now = registry.run(number).value().state.kind;
+    if (!course.states.empty() && course.states.back() == now) return;
+    course.states.push_back(now);
+    if (seen) seen(now);
+  });
   fleet.restore([] {});
   const std::int64_t number = fleet.submit(prepared.submissions[0]).at(0);
   REQUIRE(eventually([&] {
@@ -124,4 +138,50 @@ TEST_CASE("a run that is not over by then is recorded as running while it runs")
   CHECK(course.states == std::vector{StateKind::queued, StateKind::starting, StateKind::running, StateKind::succeeded});
   CHECK(written_states(course.row.folder) == course.states);
   check_times(course);
+}
+
+TEST_CASE("an end and the start that it makes room for are one transaction; a start that fails does not hold up the end") {
+  const Home home("end-and-start");
+  home.series("b", {{"one", "metric 1"}});
+  const World world(home);
+  auto registry = registry::Registry::open(world.paths.registry(), registry::Registry::Access::read_write);
+  const runner::Prepared prepared = world.prepared("one");
+  std::map<std::int64_t, StateKind> last;
+  std::map<std::int64_t, StateKind> beside;   // what the next run was when this one was first told to have ended
+  asio::io_context io;
+  runner::Fleet fleet(io, registry, world.paths, runner::Resources(), world.log.get(), world.silent, [&](std::int64_t number) {
+    last[number] = registry.run(number).value().state.kind;
+    const auto next = registry.run(number + 1);
+    if (is_final(last[number]) && next) beside.emplace(number, next->state.kind);
+  });
+  fleet.restore([] {});
+  const auto until = [&](const std::function<bool()>& condition) {
+    return eventually([&] {
+      io.restart();
+      io.run_for(milliseconds(10));
+      return condition();
+    });
+  };
+  const auto edit = [&](std::int64_t number, const std::string& config) {
+    registry::RunEdit change;
+    change.config = registry::RunEdit::Config{config, registry.run(number)->config_sha256, registry.run(number)->derived_json, "{}"};
+    registry.edit_run(number, change);
+  };
+  for (int i = 0; i < 4; ++i) fleet.submit(prepared.submissions[0]);   // one slot: one after the other
+  const std::string config = registry.run(3).value().config_json;
+  edit(3, "{}");   // of which the daemon can make nothing
+  REQUIRE(until([&] { return last[2] == StateKind::succeeded; }));
+  CHECK(beside.at(1) == StateKind::starting);
+  CHECK(beside.at(2) == StateKind::queued);
+  CHECK(registry.attempts(3).empty());
+  CHECK(fleet.active() == 0);
+  edit(3, config);
+  REQUIRE(until([&] { return last[4] == StateKind::succeeded; }));
+  CHECK(beside.at(3) == StateKind::starting);
+  for (std::int64_t number = 1; number <= 4; ++number) {
+    INFO("run " << number);
+    CHECK(written_states(registry.run(number)->folder).back() == StateKind::succeeded);
+    CHECK(registry.attempts(number).size() == 1);
+    CHECK(fs::exists(fs::path(registry.run(number)->folder) / "exit.json"));
+  }
 }
