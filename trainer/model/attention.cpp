@@ -7,6 +7,7 @@
 #include "trainer/model/aten.h"
 #include "trainer/model/graph.h"
 #include "trainer/model/kernels/kernels.h"
+#include "trainer/model/live_rows.h"
 #include "trainer/model/ops.h"
 
 namespace assay::train {
@@ -145,16 +146,23 @@ struct AttentionNode : torch::autograd::Node {
     // Rows of a prompt are one thread's: they add to the same gradients, in order.
     over_rows(static_cast<std::int64_t>(layout->group.size()) - 1, 1, [&](std::int64_t from, std::int64_t to) {
       Scratch s;
+      bool turned = false;
       each_row(*layout, heads, pk, pv, ppk, ppv, from, to,
                [&](std::size_t row, const Seen& seen, std::int64_t j, bool first) {
         const std::int64_t n = seen.own, stride = seen.stride();
+        if (first) turned = false;
+        // Without a gradient a row adds zeros to everything (live_rows.h).
+        if (all_zero(pd + layout->start[row] * qw, n * qw)) {
+          if (j == 0) std::fill_n(pdq + layout->start[row] * qw, n * qw, 0.f);
+          return;
+        }
         float* prompt_t = Scratch::room(s.prompt_t, e * seen.prompt_wide);
         float* prompt_vt = Scratch::room(s.prompt_vt, e * seen.prompt_wide);
-        if (first) {
+        if (!turned) {
           transpose_keys(seen.prompt_k, kw, seen.prompt, e, prompt_t, seen.prompt_wide);
           transpose_keys(seen.prompt_v, kw, seen.prompt, e, prompt_vt, seen.prompt_wide);
+          turned = true;
         }
-        if (n == 0) return;
         float* own_t = Scratch::room(s.own_t, e * seen.own_wide);
         float* own_vt = Scratch::room(s.own_vt, e * seen.own_wide);
         transpose_keys(seen.own_k, kw, n, e, own_t, seen.own_wide);

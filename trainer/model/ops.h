@@ -16,6 +16,7 @@
 #include "quant/torch/parallel.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/matrix.h"
+#include "trainer/model/merged.h"
 
 namespace assay::train {
 
@@ -65,6 +66,12 @@ at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const Rope& rope, con
 struct LoraPair {
   Matrix a, b;
   float scale = 1;
+  Merged merged = {};
+  void refresh() {
+    a.refresh();
+    b.refresh();
+    merged.refresh();
+  }
 };
 
 // x with each value rounded to the nearest bfloat16, ties to even, kept as float32; its gradient is rounded the same way,
@@ -77,7 +84,7 @@ struct RoundedGradient {
   std::uint64_t seed = 0;
 };
 
-// x·W^T + bias, plus the low-rank part where lora is given. bias may be undefined.
+// x·W^T + bias, plus the low-rank part where lora is given: by one product where Merged::pays(). bias may be undefined.
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
                   const std::optional<RoundedGradient>& rounded = std::nullopt);
 // The low-rank part alone.

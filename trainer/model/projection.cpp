@@ -103,10 +103,7 @@ at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo
 }
 
 void Projection::refresh(bool base, const Quantizers& quantizers) {
-  if (lora) {
-    lora->a.refresh();
-    lora->b.refresh();
-  }
+  if (lora) lora->refresh();
   if (!base) return;
   weight.refresh();
   const auto version = static_cast<std::uint32_t>(weight.value()._version()) + 1;

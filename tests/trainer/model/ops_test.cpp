@@ -9,6 +9,7 @@
 #include "trainer/model/attention.h"
 #include "trainer/model/head.h"
 #include "trainer/model/kernels/kernels.h"
+#include "trainer/model/live_rows.h"
 #include "trainer/model/ops.h"
 
 using namespace assay;
@@ -169,7 +170,10 @@ TEST_CASE("rotation: value and gradient") {
                      }) < 2e-5);
 }
 
+// Narrow layers are computed with the adapter in the weight, wide ones with it beside it.
 TEST_CASE("linear with LoRA: value and all gradients") {
+  const auto [in_size, out, merged] = GENERATE(table<std::int64_t, std::int64_t, bool>({{20, 33, true}, {90, 97, false}}));
+  CHECK(Merged::pays(Matrix(normal({out, in_size}, 1)), Matrix(normal({5, in_size}, 1)), Matrix(normal({out, 5}, 1))) == merged);
   for (const std::int64_t m : {1, 7, 300}) {
     const Function reference = [](const auto& in) {
       return at::linear(in[0], in[1], in[2]) + at::linear(at::linear(in[0], in[3]), in[4]) * 2.0;
@@ -184,11 +188,91 @@ TEST_CASE("linear with LoRA: value and all gradients") {
       LoraPair lora{Matrix(in[3]), Matrix(in[4]), 2.f};
       return linear(in[0], weight, in[2], nullptr) + low_rank(in[0], lora);
     };
-    const std::vector<at::Tensor> inputs{normal({m, 20}, 1), normal({33, 20}, 2), normal({33}, 3), normal({5, 20}, 4),
-                                         normal({33, 5}, 5)};
+    const std::vector<at::Tensor> inputs{normal({m, in_size}, 1), normal({out, in_size}, 2), normal({out}, 3),
+                                         normal({5, in_size}, 4), normal({out, 5}, 5)};
     CHECK(gradient_gap(inputs, ours, reference) < 2e-5);
     CHECK(gradient_gap(inputs, apart, reference) < 2e-5);
   }
+}
+
+TEST_CASE("a merged weight follows what it is made of, and a graph keeps the one it was made with") {
+  const at::Tensor x = leaf(normal({9, 20}, 1));
+  Matrix weight(normal({33, 20}, 2)), other(normal({33, 20}, 3));
+  LoraPair lora{Matrix(normal({5, 20}, 4)), Matrix(normal({33, 5}, 5)), 2.f};
+  const auto expected = [&](const Matrix& w) {
+    return at::linear(x.detach(), w.value() + at::mm(lora.b.value(), lora.a.value()) * 2.0);
+  };
+  const auto gap = [&](Matrix& w) { return test::gap(linear(x, w, {}, &lora).detach(), expected(w)); };
+  const at::Tensor before = linear(x, weight, {}, &lora);
+  const at::Tensor slope = at::mm(at::ones({9, 33}), weight.value() + at::mm(lora.b.value(), lora.a.value()) * 2.0);
+  CHECK(gap(weight) < 1e-4);
+  CHECK(gap(other) < 1e-4);
+  CHECK(gap(weight) < 1e-4);
+  at::Tensor(lora.a.value()).mutable_data_ptr<float>()[3] += 1.f;  // without LibTorch noticing
+  lora.refresh();
+  CHECK(gap(weight) < 1e-4);
+  at::Tensor(lora.b.value()).mutable_data_ptr<float>()[8] -= 1.f;
+  lora.refresh();
+  CHECK(gap(weight) < 1e-4);
+  at::Tensor(weight.value()).mul_(2.0);
+  CHECK(gap(weight) < 1e-4);
+  CHECK(test::gap(torch::autograd::grad({before.sum()}, {x})[0], slope) < 1e-4);
+}
+
+TEST_CASE("the rows of a gradient that are not zero") {
+  at::Tensor dy = at::zeros({40, 3}, at::kFloat);
+  dy[2][1] = 1.f;
+  dy[8][2] = -1.f;  // five rows on: together with the first
+  dy[30][0] = 1e-40f;
+  dy[35][0] = -0.f;
+  const LiveRows live(dy);
+  REQUIRE(live.pieces().size() == 2);
+  CHECK((live.pieces()[0].begin == 2 && live.pieces()[0].end == 9));
+  CHECK((live.pieces()[1].begin == 30 && live.pieces()[1].end == 31));
+  CHECK_FALSE(live.all());
+  CHECK(live.starts(16) == std::vector<std::int64_t>{0, 7, 7 + 1, 8});
+  CHECK(live.starts(4) == std::vector<std::int64_t>{0, 2, 6, 7, 7, 7, 7, 7, 8, 8, 8});
+  const at::Tensor numbers = at::arange(120, at::kFloat).view({40, 3});
+  CHECK(at::equal(live.gather(numbers), at::cat({numbers.narrow(0, 2, 7), numbers.narrow(0, 30, 1)})));
+  at::Tensor cleared = numbers.clone();
+  live.clear_others(cleared);
+  CHECK(cleared.sum().item<float>() == (numbers.narrow(0, 2, 7).sum() + numbers.narrow(0, 30, 1).sum()).item<float>());
+  const LiveRows whole(numbers + 1);
+  CHECK(whole.all());
+  CHECK(whole.gather(numbers).is_same(numbers));
+  CHECK(LiveRows(at::zeros({3, 2}, at::kFloat)).pieces().empty());
+  CHECK(LiveRows(at::zeros({0, 2}, at::kFloat)).starts(16) == std::vector<std::int64_t>{0});
+}
+
+// Against the products over all rows, which add the zeros: not a bit differs.
+TEST_CASE("rows without a gradient are left out, and the bits stay") {
+  constexpr std::int64_t m = 700, in = 20, out = 33, rank = 5;
+  const at::Tensor x = leaf(normal({m, in}, 1)), w = leaf(normal({out, in}, 2)), a = leaf(normal({rank, in}, 3)),
+                   b = leaf(normal({out, rank}, 4));
+  at::Tensor dy = normal({m, out}, 5);
+  const auto dead = GENERATE(std::vector<std::pair<int, int>>{{0, 300}, {310, 13}, {400, 3}, {650, 50}},
+                             std::vector<std::pair<int, int>>{{250, 300}}, std::vector<std::pair<int, int>>{{0, 700}});
+  for (const auto& [from, count] : dead) dy.narrow(0, from, count).zero_();
+  Matrix weight(w);
+  LoraPair lora{Matrix(a), Matrix(b), 2.f};
+  const auto got = torch::autograd::grad({linear(x, weight, {}, &lora)}, {x, w, a, b}, {dy});
+  const auto& kernel = kernels::active();
+  const auto outer = [&](const at::Tensor& u, const at::Tensor& v, float alpha) {
+    at::Tensor sum = at::empty({u.size(1), v.size(1)}, at::kFloat);
+    kernel.gemm(u.size(1), v.size(1), m, u.const_data_ptr<float>(), 1, u.size(1), v.const_data_ptr<float>(), v.size(1),
+                sum.mutable_data_ptr<float>(), v.size(1), alpha, false);
+    return sum;
+  };
+  const auto times = [&](const at::Tensor& u, const at::Tensor& v, float alpha) {  // u·v
+    at::Tensor product = at::empty({m, v.size(1)}, at::kFloat);
+    kernel.gemm(m, v.size(1), v.size(0), u.const_data_ptr<float>(), u.size(1), 1, v.const_data_ptr<float>(), v.size(1),
+                product.mutable_data_ptr<float>(), v.size(1), alpha, false);
+    return product;
+  };
+  CHECK(test::same_bits(got[0], times(dy, lora.merged.of(weight, lora.a, lora.b, 2.f).value(), 1.f)));
+  CHECK(test::same_bits(got[1], outer(dy, x.detach(), 1.f)));
+  CHECK(test::same_bits(got[2], outer(times(dy, b.detach(), 2.f), x.detach(), 1.f)));
+  CHECK(test::same_bits(got[3], outer(dy, times(x.detach(), a.detach().t().contiguous(), 1.f), 2.f)));
 }
 
 TEST_CASE("attention behind shared prompts: value and all gradients") {
@@ -215,9 +299,15 @@ TEST_CASE("attention behind shared prompts: value and all gradients") {
     }
     return at::cat(rows);
   };
-  CHECK(gradient_gap({normal({24, 48}, 1), normal({24, 24}, 2), normal({24, 24}, 3), normal({20, 24}, 4),
-                      normal({20, 24}, 5)},
-                     ours, reference) < 2e-5);
+  const std::vector<at::Tensor> inputs{normal({24, 48}, 1), normal({24, 24}, 2), normal({24, 24}, 3), normal({20, 24}, 4),
+                                       normal({20, 24}, 5)};
+  CHECK(gradient_gap(inputs, ours, reference) < 2e-5);
+  for (const auto& [from, count] : {std::pair<int, int>{5, 18}, {0, 5}, {23, 1}}) {  // each row in turn without a gradient
+    at::Tensor on = at::ones({24, 1}, at::kFloat);
+    on.narrow(0, from, count).zero_();
+    CHECK(gradient_gap(inputs, [&](const auto& in) { return ours(in) * on; }, [&](const auto& in) { return reference(in) * on; }) <
+          2e-5);
+  }
 }
 
 TEST_CASE("log-probs and entropy with gradients of their own, to a trainable head as well") {

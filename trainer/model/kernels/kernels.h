@@ -18,10 +18,12 @@ namespace assay::train::kernels {
 
 using i64 = std::int64_t;
 
+using quant::gemm::chunk;
 using quant::gemm::pack;
 using quant::gemm::Packed;
 using quant::gemm::panel;
 using quant::gemm::round_up;
+using quant::gemm::unpack;
 
 struct Table {
   const char* name;

@@ -1,0 +1,167 @@
+#include <algorithm>
+#include <vector>
+
+#include "trainer/model/aten.h"
+#include "trainer/model/graph.h"
+#include "trainer/model/live_rows.h"
+#include "trainer/model/ops.h"
+
+namespace assay::train {
+
+using kernels::active;
+using kernels::Packed;
+using torch::autograd::variable_list;
+
+namespace {
+
+constexpr std::int64_t row_grain = 96;
+
+// Rows of c [M, N] = (accumulate ? c : bias or 0) + alpha · a [M, K] · b.
+void product(const at::Tensor& a, const Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate,
+             LiveRows::Piece rows) {
+  const std::int64_t lda = a.size(1), ldc = c.size(1);
+  const float *pa = data(a) + rows.begin * lda, *pb = bias.defined() ? data(bias) : nullptr;
+  float* pc = mutable_data(c) + rows.begin * ldc;
+  const std::int64_t m = rows.end - rows.begin, panels = (b.n + kernels::panel - 1) / kernels::panel;
+  // A thread's rows are a block that stays in its cache while the panels pass. Too few for that, as in decoding, and
+  // each takes some of the panels instead: 1/8 of a millisecond's work at least.
+  if (m < 2 * row_grain) {
+    const std::int64_t grain = std::max<std::int64_t>(1, (1 << 21) / std::max<std::int64_t>(1, m * b.k * kernels::panel));
+    over_rows(panels, grain, [&](std::int64_t from, std::int64_t to) {
+      active().gemm_packed(m, pa, lda, 1, b, from * kernels::panel, std::min(b.n, to * kernels::panel), pc, ldc, alpha, pb,
+                           accumulate);
+    });
+    return;
+  }
+  over_rows(m, row_grain, [&](std::int64_t from, std::int64_t to) {
+    active().gemm_packed(to - from, pa + from * lda, lda, 1, b, 0, b.n, pc + from * ldc, ldc, alpha, pb, accumulate);
+  });
+}
+
+void product(const at::Tensor& a, const Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate) {
+  product(a, b, c, alpha, bias, accumulate, {0, a.size(0)});
+}
+
+// The rows that are live in a. Of the others c is 0, or what it was where it is added to.
+void product(const at::Tensor& a, const LiveRows& live, const Packed& b, at::Tensor& c, float alpha, bool accumulate) {
+  for (const auto& piece : live.pieces()) product(a, b, c, alpha, {}, accumulate, piece);
+  if (!accumulate) live.clear_others(c);
+}
+
+// u^T·x: u [M, p], x [M, q] -> [p, q], summed over tokens in order, those that are live in u.
+at::Tensor outer_sum(const at::Tensor& u, const at::Tensor& x, float alpha, const LiveRows& live) {
+  const std::int64_t p = u.size(1), q = x.size(1);
+  const std::vector<std::int64_t> starts = live.starts(kernels::chunk);
+  const at::Tensor us = live.gather(u), xs = live.gather(x);
+  at::Tensor result = at::zeros({p, q}, x.options());
+  const float *pu = data(us), *px = data(xs);
+  float* to = mutable_data(result);
+  over_rows((q + kernels::panel - 1) / kernels::panel, 1, [&](std::int64_t from, std::int64_t end) {
+    const std::int64_t n0 = from * kernels::panel, n1 = std::min(q, end * kernels::panel);
+    for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+      const std::int64_t first = starts[i], count = starts[i + 1] - first;
+      if (count > 0) active().gemm(p, n1 - n0, count, pu + first * p, 1, p, px + first * q + n0, q, to + n0, q, alpha, true);
+    }
+  });
+  return result;
+}
+
+// Inputs: x, weight, bias, lora a, lora b.
+struct LinearNode : torch::autograd::Node {
+  at::Tensor x, low;          // low: x·A^T [M, r]; undefined where the forward had no need of it
+  BackwardForm weight, a, b;  // weight: with the low-rank part in it where that is not `apart`
+  std::shared_ptr<const Packed> a_forward;
+  std::optional<RoundedGradient> rounded;
+  float scale = 1;
+  bool apart = false;
+  at::Tensor as_summed(const at::Tensor& dy, int axis) const {
+    return rounded ? quant::quantize_gradient(dy, rounded->spec, rounded->seed, axis).contiguous() : dy;
+  }
+  variable_list apply(variable_list&& grads) override {
+    const at::Tensor dy = grads[0].contiguous();
+    const LiveRows live(dy);
+    at::Tensor dx, dweight, dbias, da, db;
+    if (task_should_compute_output(0)) {
+      dx = at::empty_like(x);
+      if (weight) {
+        const at::Tensor summed = as_summed(dy, 1);
+        product(summed, rounded ? LiveRows(summed) : live, *weight.get(), dx, 1.f, false);
+      } else {
+        dx.zero_();
+      }
+    }
+    if (task_should_compute_output(1)) {
+      const at::Tensor summed = as_summed(dy, 0);
+      dweight = outer_sum(summed, x, 1.f, rounded ? LiveRows(summed) : live);
+    }
+    if (task_should_compute_output(2)) dbias = dy.sum(0);
+    if (b && (task_should_compute_output(3) || (dx.defined() && apart))) {
+      at::Tensor dlow = at::empty({x.size(0), a_forward->n}, x.options());
+      product(dy, live, *b.get(), dlow, scale, false);
+      if (dx.defined() && apart) product(dlow, live, *a.get(), dx, 1.f, true);
+      if (task_should_compute_output(3)) da = outer_sum(dlow, x, 1.f, live);
+    }
+    if (b && task_should_compute_output(4)) {
+      if (!low.defined()) {
+        low = at::empty({x.size(0), a_forward->n}, x.options());
+        for (const auto& piece : live.pieces()) product(x, *a_forward, low, 1.f, {}, false, piece);
+      }
+      db = outer_sum(dy, low, scale, live);
+    }
+    return {dx, dweight, dbias, da, db};
+  }
+  std::string name() const override { return "LoraLinear"; }
+  void release_variables() override {
+    x = low = at::Tensor();
+    weight = a = b = BackwardForm();
+    a_forward = nullptr;
+  }
+};
+
+at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bias, LoraPair* lora,
+                       const std::optional<RoundedGradient>& rounded) {
+  const bool merged = weight && lora && Merged::pays(*weight, lora->a, lora->b);
+  Matrix* whole = merged ? &lora->merged.of(*weight, lora->a, lora->b, lora->scale) : weight;
+  at::Tensor y = at::empty({x.size(0), weight ? weight->out() : lora->b.out()}, x.options());
+  if (whole) product(x, *whole->forward_pack(), y, 1.f, bias, false);
+  at::Tensor low;
+  if (lora && !merged) {
+    low = at::empty({x.size(0), lora->a.out()}, x.options());
+    product(x, *lora->a.forward_pack(), low, 1.f, {}, false);
+    product(low, *lora->b.forward_pack(), y, lora->scale, {}, weight != nullptr);
+  }
+  const at::Tensor none;
+  const at::Tensor& w = weight ? weight->leaf() : none;
+  const at::Tensor& a = lora ? lora->a.value() : none;
+  const at::Tensor& b = lora ? lora->b.value() : none;
+  if (any_wants_graph(x, w, bias, a, b)) {
+    auto node = new_node<LinearNode>();
+    node->x = x.detach();
+    node->rounded = rounded;
+    node->apart = !merged || rounded;
+    if (weight && wants_graph(x)) node->weight = BackwardForm(node->apart ? *weight : *whole);
+    if (lora) {
+      node->a = BackwardForm(lora->a);
+      node->b = BackwardForm(lora->b);
+      node->low = low;
+      node->a_forward = lora->a.forward_pack();
+      node->scale = lora->scale;
+    }
+    hang(y, node, x, w, bias, a, b);
+  }
+  return y;
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
+                  const std::optional<RoundedGradient>& rounded) {
+  if (!by_kernels(x)) return aten::linear(x, weight, bias, lora, rounded);
+  return linear_with(x, &weight, bias, lora, rounded);
+}
+
+at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) {
+  return by_kernels(x) ? linear_with(x, nullptr, {}, &lora, std::nullopt) : aten::low_rank(x, lora);
+}
+
+}  // namespace assay::train
