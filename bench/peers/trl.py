@@ -11,8 +11,8 @@ ratios.
 | smol  | SmolLM2-135M-Instruct (`make smollm2`)                     | 4 of 100 tokens x 8 x 128  | 4 |
 
 Hardly a sequence ends early: the end of text is a token that is drawn once in a vocabulary's size (random models) or next
-to never (SmolLM2's), the same on both sides. Every update has a group's advantages that are not all zero on TRL's side; on
-ours they are all zero, which changes no amount of work. Each figure is the median of
+to never (SmolLM2's), the same on both sides. Every sample has an advantage: both sides score by turns 1, 2, 0, 1, …, ours by a
+program. (A group whose samples all score alike costs us less than TRL.) Each figure is the median of
 --steps steps behind a first one that is not counted. Peak memory is that of the whole process, for TRL in a child of its
 own.
 """
@@ -117,7 +117,7 @@ def config_json(workload, threads, steps, model):
         "rollout": {"samples_per_prompt": workload["samples"], "max_prompt_length": workload["length"],
                     "max_response_length": workload["new"]},
         "grpo": {"train_batch_size": workload["prompts"], "mini_batch_size": workload["prompts"] // workload["updates"]},
-        "optimizer": {"lr": 1e-5}, "eval": {"test_freq": 10**9, "limit": 1},
+        "reward": {"scorer": "command", "argv": ["awk", "{ print NR % 3 }"]}, "optimizer": {"lr": 1e-5}, "eval": {"test_freq": 10**9, "limit": 1},
         "train": {"steps": steps + 1, "threads": threads}, "checkpoint": {"every": 0},
     }
     for section, keys in sets.items():
@@ -142,6 +142,7 @@ def run_ours(workload, threads, steps, model, questions):
     for m in counted:
         assert m["response_length/mean"] > 0.8 * workload["new"], "too many sequences end early to compare"
         assert m["actor/updates"] == workload["updates"]
+        assert m["rollout/groups_with_spread"] == workload["prompts"]
     return {"step": statistics.median(m["timing_s/step"] for m in counted),
             "update": statistics.median(m["timing_s/update_actor"] for m in counted),
             "tokens_per_s": statistics.median(rows * m["response_length/mean"] / m["timing_s/gen"] for m in counted),

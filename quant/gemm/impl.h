@@ -215,7 +215,7 @@ void strided(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const fl
       const i64 columns = least(panel, n - n0);
       const float* bk = b + k0 * ldb + n0;
       i64 stride = ldb;
-      if (columns % 8 != 0 || m > 64) {  // ragged, or used often enough to be worth bringing together
+      if (columns % 8 != 0 || (m > 64 && ldb > panel)) {  // ragged, or apart and used often enough to be brought together
         for (i64 i = 0; i < kb; ++i) {
           for (i64 j = 0; j < columns; ++j) edge[i * panel + j] = bk[i * ldb + j];
           for (i64 j = columns; j < panel; ++j) edge[i * panel + j] = 0.f;
