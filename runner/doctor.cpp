@@ -6,9 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <deque>
-#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "runner/errors.h"
@@ -38,60 +37,64 @@ class ScratchFolder {
   fs::path folder_;
 };
 
-DoctorResult collect(const fs::path& folder, const TrainerEnd& end) {
+DoctorResult collect(const fs::path& folder, int exit_code) {  // folder: below that of the process for all
   DoctorResult result;
-  result.exit_code = end.exited ? end.status : 128 + end.status;
+  result.exit_code = exit_code;
   const std::string out = fs::exists(folder / "stdout.log") ? support::read_file(folder / "stdout.log") : "";
   if (json::accept(out)) {
     result.json = out;
   } else {
     result.error = last_line(folder / "stderr.log");
+    if (result.error.empty()) result.error = last_line(folder.parent_path() / "stderr.log");
     if (result.error.empty()) result.error = "assay-train doctor ended with code " + std::to_string(result.exit_code);
   }
   return result;
 }
 
+bool alike(const DoctorJob& a, const DoctorJob& b) {
+  return a.threads == b.threads && a.options == b.options && a.alone == b.alone;
+}
+
+// How each of the configs ended; `missing` where nothing was said of it. One assay-train for all: it forks.
+std::vector<int> examine(const fs::path& scratch, const std::vector<fs::path>& configs, const DoctorJob& kind, int missing) {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  Launch plan;
+  plan.argv = {find_trainer().string(), "doctor"};
+  for (const fs::path& config : configs) plan.argv.push_back(config.string());
+  plan.argv.insert(plan.argv.end(), {"--json", "--jobs", std::to_string(kind.alone ? 1 : std::max(1, cores / std::max(1, kind.threads)))});
+  plan.argv.insert(plan.argv.end(), kind.options.begin(), kind.options.end());
+  plan.environment = {"OMP_NUM_THREADS=" + std::to_string(kind.threads)};
+  plan.work_folder = scratch;
+  plan.stdout_file = scratch / "stdout.log";
+  plan.stderr_file = scratch / "stderr.log";
+  TrainerProcess doctor = TrainerProcess::start(plan);
+  while (::waitpid(doctor.init(), nullptr, 0) < 0 && errno == EINTR) {
+  }
+  std::vector<int> codes(configs.size(), missing);
+  std::istringstream said(support::read_file(plan.stdout_file));
+  for (std::size_t index = 0, code = 0; said >> index >> code;)
+    if (index < codes.size()) codes[index] = static_cast<int>(code);
+  return codes;
+}
+
 }  // namespace
 
 std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<DoctorJob>& jobs) {
-  std::vector<DoctorResult> results(jobs.size());
+  std::vector<DoctorResult> results;
   if (jobs.empty()) return results;
-  const fs::path trainer = find_trainer();
   const ScratchFolder scratch(paths.state / ("doctor-" + std::to_string(::getpid())));
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-
-  std::map<pid_t, std::pair<TrainerProcess, std::size_t>> running;  // by their inits
-  std::size_t next = 0;
-  int used = 0;
-  const auto needs = [&](std::size_t job) { return jobs[job].alone ? cores : std::clamp(jobs[job].threads, 1, cores); };
-  while (next < jobs.size() || !running.empty()) {
-    while (next < jobs.size() && used + needs(next) <= cores) {
-      const fs::path folder = scratch.path() / std::to_string(next);
+  for (std::size_t first = 0; first < jobs.size();) {
+    std::vector<fs::path> configs;
+    for (std::size_t job = first; job < jobs.size() && alike(jobs[first], jobs[job]); ++job) {
+      const fs::path folder = scratch.path() / std::to_string(job);
       make_folder(folder);
-      support::write_file_atomically(folder / "config.json", jobs[next].config_json);
-      support::write_file_atomically(folder / "derived.json", jobs[next].derived_json);
-      Launch plan;
-      plan.argv = {trainer.string(), "doctor", (folder / "config.json").string(), "--json"};
-      plan.argv.insert(plan.argv.end(), jobs[next].options.begin(), jobs[next].options.end());
-      plan.environment = {"OMP_NUM_THREADS=" + std::to_string(jobs[next].threads)};
-      plan.work_folder = folder;
-      plan.stdout_file = folder / "stdout.log";
-      plan.stderr_file = folder / "stderr.log";
-      used += needs(next);
-      TrainerProcess doctor = TrainerProcess::start(plan);
-      const pid_t init = doctor.init();
-      running.emplace(init, std::pair(std::move(doctor), next));
-      ++next;
+      support::write_file_atomically(folder / "config.json", jobs[job].config_json);
+      support::write_file_atomically(folder / "derived.json", jobs[job].derived_json);
+      configs.push_back(folder / "config.json");
     }
-    const pid_t pid = ::waitpid(-1, nullptr, 0);
-    if (pid < 0 && errno == EINTR) continue;
-    const auto ended = running.find(pid);
-    if (ended == running.end()) continue;
-    const std::size_t job = ended->second.second;
-    results[job] = collect(scratch.path() / std::to_string(job),
-                           ended->second.first.ended().value_or(TrainerEnd{false, SIGKILL, 0}));
-    used -= needs(job);
-    running.erase(ended);
+    const std::vector<int> codes = examine(scratch.path(), configs, jobs[first], 128 + SIGKILL);
+    for (std::size_t i = 0; i < codes.size(); ++i) results.push_back(collect(configs[i].parent_path(), codes[i]));
+    first += codes.size();
   }
   return results;
 }

@@ -1,4 +1,4 @@
-// The preflight, run by the trainer (`assay-train doctor`), several at once.
+// The preflight, run by the trainer (`assay-train doctor --jobs`), several at once.
 #pragma once
 
 #include <string>
@@ -22,7 +22,8 @@ struct DoctorResult {
   std::string error;                  // its last line on stderr when it gave no findings
 };
 
-// Runs each, as many at once as the cores of the machine allow. Results in the order of the jobs.
+// Runs each, those that follow one another and are alike in threads and options as many at once as the machine's cores
+// allow. Results in the order of the jobs.
 std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<DoctorJob>& jobs);
 
 struct GroupedFinding {

@@ -180,6 +180,29 @@ TEST_CASE("doctor: exit code 6 on an error, the document in the run folder") {
   CHECK_FALSE(fs::exists(good / "doctor.json"));
 }
 
+TEST_CASE("doctor --jobs: a process for each config, and how each ended") {
+  auto config = tiny_config();
+  const auto good = make_run("program-doctor-each-good", config), broken = make_run("program-doctor-each-broken", config);
+  config.quant.format = "nvfp4";
+  config.quant.mode = "te";
+  config.quant.hook = "post";
+  config.quant.ste = false;
+  const auto bad = make_run("program-doctor-each-bad", config);
+  support::write_file_atomically(broken / "config.json", "{");
+  const auto result = run_program("doctor-each", {"doctor", (good / "config.json").string(), bad.string(),
+                                                  (broken / "config.json").string(), "--json", "--jobs", "2"});
+  CHECK(result.code == 0);
+  std::istringstream lines(result.out);
+  std::map<int, int> codes;
+  for (int index = 0, code = 0; lines >> index >> code;) codes[index] = code;
+  CHECK(codes == std::map<int, int>{{0, 0}, {1, 6}, {2, 3}});
+  CHECK(json::parse(read_text(good / "stdout.log"))["gradients"]["with_gradient"] == 28);
+  CHECK(json::parse(read_text(bad / "stdout.log"))["gradients"]["with_gradient"] == 0);
+  CHECK(json::parse(read_text(bad / "doctor.json")) == json::parse(read_text(bad / "stdout.log")));
+  CHECK_THAT(read_text(broken / "stderr.log"), Catch::Contains("config.json"));
+  CHECK(run_program("doctor-each-none", {"doctor", good.string(), bad.string()}).code == 2);
+}
+
 TEST_CASE("eval of a run folder uses the adapter that was trained") {
   const auto run = make_run("program-eval", tiny_config());
   REQUIRE(run_program("eval-run", {"run", run.string()}).code == 0);
