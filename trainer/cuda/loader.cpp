@@ -16,11 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string last_error() {
-  const char* error = dlerror();
-  return error ? error : "no reason given";
-}
-
 // "2.11.0" of a folder's ../version.py; empty where it does not say.
 std::string version_of(const fs::path& lib) {
   std::ifstream in(lib.parent_path() / "version.py");
@@ -59,11 +54,11 @@ std::string open_torch() {
     if (!dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL)) {
       preload(folder.parent_path().parent_path());
       if (!dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL))
-        return "LibTorch's CUDA library cannot be loaded (" + last_error() +
+        return "LibTorch's CUDA library cannot be loaded (" + loader_error() +
                "): `pip install torch==" TORCH_VERSION "` in full and name that site-packages folder in ASSAY_TORCH";
     }
     if (!dlopen((folder / "libc10_cuda.so").c_str(), RTLD_NOW | RTLD_GLOBAL))
-      return "LibTorch's CUDA library cannot be loaded (" + last_error() + ")";
+      return "LibTorch's CUDA library cannot be loaded (" + loader_error() + ")";
     return "";
   }
   return "libtorch_cuda.so is not in " + looked + ": `pip install torch==" TORCH_VERSION
@@ -85,7 +80,7 @@ OpenedGpu open() {
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   if (const std::string wrong = open_torch(); !wrong.empty()) return missing(wrong);
   void* handle = dlopen(module.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!handle) return missing(module.string() + " cannot be loaded (" + last_error() + ")");
+  if (!handle) return missing(module.string() + " cannot be loaded (" + loader_error() + ")");
   const auto entry = reinterpret_cast<decltype(&ASSAY_TRAIN_CUDA_ENTRY)>(dlsym(handle, ASSAY_TRAIN_CUDA_ENTRY_NAME));
   if (!entry) return missing(module.string() + " is of another build: it lacks " ASSAY_TRAIN_CUDA_ENTRY_NAME);
   if (!at::globalContext().hasCUDA()) return missing("LibTorch sees no GPU", only_cpu);
@@ -111,6 +106,11 @@ std::vector<fs::path> torch_folders() {
     add(fs::path(info.dli_fname).parent_path());
   if (const char* site = std::getenv("ASSAY_TORCH")) add(fs::path(site) / "torch" / "lib");
   return folders;
+}
+
+std::string loader_error() {
+  const char* error = dlerror();
+  return error ? error : "no reason given";
 }
 
 const OpenedGpu& open_gpu() {

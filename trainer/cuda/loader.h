@@ -26,4 +26,7 @@ const OpenedGpu& open_gpu();
 // The folders that open_gpu() looks into, each once. For its messages and tests.
 std::vector<std::filesystem::path> torch_folders();
 
+// What dlopen() or dlsym() last found wrong.
+std::string loader_error();
+
 }  // namespace assay::train

@@ -15,6 +15,7 @@
 #include "quant/torch/gradient.h"
 #include "quant/torch/parallel.h"
 #include "trainer/model/decoder.h"
+#include "trainer/model/live_rows.h"
 #include "trainer/model/matrix.h"
 #include "trainer/model/merged.h"
 
@@ -67,10 +68,19 @@ struct LoraPair {
   Matrix a, b;
   float scale = 1;
   Merged merged = {};
+  std::optional<bool> nothing = {};  // what adds_nothing() found in this pass
+
+  // Whether B is 0, as it is before the first update and stays where no gradient reaches it.
+  bool adds_nothing() {
+    if (!nothing) nothing = all_zero(b.value().const_data_ptr<float>(), b.value().numel());
+    return *nothing;
+  }
+  // For what an optimizer may have written to.
   void refresh() {
     a.refresh();
     b.refresh();
     merged.refresh();
+    nothing.reset();
   }
 };
 

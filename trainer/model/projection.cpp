@@ -84,6 +84,9 @@ at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo
       (wrapper || base || (acts && quantized.defined())))
     rounded = RoundedGradient{*quantizers.gradient, quantizers.next_gradient_seed()};
   LoraPair* low = lora && use->on ? lora.get() : nullptr;
+  // A quantizer behind all of it, without an estimator, lets no gradient through.
+  const bool differentiated = at::GradMode::is_enabled() && !(wrapper && post && !quantizers.ste);
+  if (low && !differentiated && use->dropout == 0 && by_kernels(x) && low->adds_nothing()) low = nullptr;
   const auto product = [&](const at::Tensor& from, LoraPair* added) {
     return exactly ? aten::exact_linear(from, given.operand, w, exact, bias, added, rounded) : linear(from, w, bias, added, rounded);
   };

@@ -212,6 +212,23 @@ TEST_CASE("an optimizer's writes are seen by the next pass") {
   raw[0] -= 1.f;
 }
 
+TEST_CASE("an adapter whose B is 0 changes no bit, has a gradient, and is heard from its first write on") {
+  Decoder plain = test::tiny_decoder(), decoder = test::tiny_decoder();
+  decoder.attach_lora(test::lora_config(), 1);
+  const Sequences prompts = test::random_sequences(2, 3, 6, 1);
+  const auto last = [&](Decoder& of) {
+    const at::NoGradGuard no_grad;
+    return of.prefill(rows_of(prompts)).last;
+  };
+  CHECK(test::same_bits(last(plain), last(decoder)));
+  const at::Tensor b = decoder.adapter()[1].tensor;
+  REQUIRE(decoder.adapter()[1].name.find("lora_B") != std::string::npos);
+  const at::Tensor gradient = torch::autograd::grad({decoder.prefill(rows_of(prompts)).last.sum()}, {b})[0];
+  CHECK(gradient.abs().max().item<float>() > 0);
+  b.mutable_data_ptr<float>()[0] = 1.f;
+  CHECK(test::gap(last(plain), last(decoder)) > 1e-4);
+}
+
 TEST_CASE("input that a pass refuses") {
   Decoder decoder = test::tiny_decoder();
   CHECK_THROWS_WITH(decoder.prefill(rows_of({{1, 61}})), "token id 61 is outside of the model's vocabulary of 61");
