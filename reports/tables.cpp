@@ -142,7 +142,8 @@ std::vector<TableColumn> columns_of(const Shape& shape, const CompareOptions& op
                      "`difference`: to the baseline's run of the same seed at `" + last + "`, in percentage points", true});
   columns.push_back({{"p", true},
                      [](const auto& row) { return row.p ? p_value(*row.p) : std::string("-"); },
-                     "`p`: exact two-sided McNemar test of that difference on the same test problems", true});
+                     "`p`: exact two-sided McNemar test of that difference on the same test problems. It is about these two trained "
+                     "models; about their configs several seeds say more (`assay report`)", true});
   columns.push_back({{"score", true},
                      [](const auto& row) {
                        return row.run.training_score ? fixed(100 * *row.run.training_score, 1) : std::string("-");
