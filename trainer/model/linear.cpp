@@ -102,11 +102,12 @@ struct LinearNode : torch::autograd::Node {
       if (task_should_compute_output(3)) da = outer_sum(dlow, x, 1.f, live);
     }
     if (b && task_should_compute_output(4)) {
-      if (!low.defined()) {
-        low = at::empty({x.size(0), a_forward->n}, x.options());
-        for (const auto& piece : live.pieces()) product(x, *a_forward, low, 1.f, {}, false, piece);
+      at::Tensor now = low;
+      if (!now.defined()) {  // of the live rows
+        now = at::empty({x.size(0), a_forward->n}, x.options());
+        for (const auto& piece : live.pieces()) product(x, *a_forward, now, 1.f, {}, false, piece);
       }
-      db = outer_sum(dy, low, scale, live);
+      db = outer_sum(dy, now, scale, live);
     }
     return {dx, dweight, dbias, da, db};
   }
