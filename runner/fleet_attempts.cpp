@@ -14,12 +14,9 @@
 #include "support/fault_point.h"
 
 namespace assay::runner {
-namespace {
 
 using nlohmann::json;
 using registry::StateKind;
-
-}  // namespace
 
 // A run that is recorded as starting.
 struct Fleet::Begun {

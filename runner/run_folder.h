@@ -25,8 +25,8 @@ bool is_plain_name(const std::string& name);
 std::string run_folder_name(std::int64_t number, const std::string& run, std::int64_t seed);
 
 // A folder that holds already what is frozen with the next run, and run.json and states.jsonl empty: where the same run is
-// added again and again, making the folder is one rename and the text of one file instead of nine files. It lies beside the runs and is nobody's before it has
-// become a run's folder; what a former daemon left there is taken away.
+// added again and again, making the folder is one rename and the text of one file instead of nine files. It lies beside the
+// runs and is nobody's before it has become a run's folder; what a former daemon left there is taken away.
 class SpareFolder {
  public:
   explicit SpareFolder(std::filesystem::path folder);
