@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 
 #include "runner/daemon.h"
 #include "runner/errors.h"
+#include "runner/passing.h"
 #include "runner/protocol.h"
 #include "support/fault_point.h"
 
@@ -164,22 +164,8 @@ UserError gone_away() {
 }  // namespace
 
 void Client::hand_on(const std::string& op, json arguments, int descriptor) {
-  std::string text = request_text(op, arguments);
-  iovec piece{text.data(), text.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof descriptor)] = {};
-  msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* part = CMSG_FIRSTHDR(&message);
-  part->cmsg_level = SOL_SOCKET;
-  part->cmsg_type = SCM_RIGHTS;
-  part->cmsg_len = CMSG_LEN(sizeof descriptor);
-  std::memcpy(CMSG_DATA(part), &descriptor, sizeof descriptor);
-  ssize_t n;
-  while ((n = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL)) < 0 && errno == EINTR) {
-  }
+  const std::string text = request_text(op, arguments);
+  const ssize_t n = send_with(socket_.get(), text, descriptor);
   if (n != static_cast<ssize_t>(text.size())) throw gone_away();   // of a part nothing is done: the line has no end
   support::fault_point("client: has asked");
 }

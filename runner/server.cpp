@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "runner/errors.h"
+#include "runner/passing.h"
 #include "runner/protocol.h"
 
 namespace assay::runner {
@@ -57,24 +58,11 @@ struct Server::Session : std::enable_shared_from_this<Server::Session> {
   void take_in() {
     const std::size_t have = in.size();
     in.resize(have + kRead);
-    iovec piece{in.data() + have, kRead};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    const ssize_t n = ::recvmsg(socket.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const ssize_t n = receive_with(socket.native_handle(), in.data() + have, kRead, MSG_DONTWAIT, passed);
     const bool later = n < 0 && (errno == EAGAIN || errno == EINTR);
     in.resize(have + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
     if (later) return read();
     if (n <= 0) return close();
-    for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part))
-      if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && part->cmsg_len == CMSG_LEN(sizeof(int))) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
-        passed = Fd(fd);
-      }
     answer_next();
   }
 

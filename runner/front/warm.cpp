@@ -25,6 +25,7 @@
 #include "runner/errors.h"
 #include "runner/front/answer.h"
 #include "runner/front/handover.h"
+#include "runner/passing.h"
 #include "runner/paths.h"
 #include "runner/process.h"
 #include "runner/verbs/add.h"
@@ -71,20 +72,7 @@ struct Command {
 // Nothing when it is not whole: whoever sent it does it himself.
 std::optional<Command> receive(int socket) {
   Command command;
-  iovec piece{&command.head, sizeof command.head};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-  msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL);
-  for (cmsghdr* part = n > 0 ? CMSG_FIRSTHDR(&message) : nullptr; part != nullptr; part = CMSG_NXTHDR(&message, part))
-    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && part->cmsg_len == CMSG_LEN(sizeof(int))) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
-      command.folder = Fd(fd);
-    }
+  const ssize_t n = receive_with(socket, &command.head, sizeof command.head, MSG_WAITALL, command.folder);
   const Handover& head = command.head;
   if (n != sizeof head || !command.folder || head.form != kForm || head.bytes > kLongestText || head.argc > head.words ||
       head.words > head.bytes)
