@@ -321,8 +321,9 @@ TEST_CASE("NaN reaches the outputs that its block takes part in, and no others")
 
 TEST_CASE("nothing to do: zero rows, outputs, or inputs") {
   const std::vector<float> w(64, 1), x(64, 1), bias{1, 2, 3, 4};
-  std::vector<float> y(8, 7);
+  std::vector<float> y;
   for (const Unit unit : units("zero sizes")) {
+    y.assign(8, 7);
     linear_w4a4({}, Weight({}, 1, w.data(), 4, 16, Use::w4a4, unit), x.data(), 0, y.data());
     linear_w4a4({}, Weight({}, 1, w.data(), 0, 16, Use::w4a4, unit), x.data(), 4, y.data());
     CHECK(y == std::vector<float>(8, 7));
