@@ -68,40 +68,50 @@ std::shared_ptr<Decoder::DecodeState> Decoder::begin_decode(PromptCache prompts,
 
 namespace {
 
-// Appends the new keys and values and attends: the same products in the same order as attention() in training.
+// Appends the new keys and values and attends: the same products in the same order as attention() in training. Rows behind one
+// prompt see its keys and values in one product each, which reads them once and changes no row's bits.
 at::Tensor attend(const Heads& heads, Decoder::DecodeState& state, std::size_t layer_index, const Model::Queries& now) {
   const std::int64_t e = heads.size, qw = heads.query_width(), kw = heads.key_width();
   const std::int64_t repeat = heads.heads / heads.kv_heads, step = state.step, capacity = state.capacity;
+  const std::int64_t own = step + 1, own_wide = round_up(own, panel);
   const float scale = 1.f / std::sqrt(static_cast<float>(e));
   auto& cache = state.layers[layer_index];
   at::Tensor out = at::empty_like(now.q);
   const float *q = data(now.q), *k = data(now.k), *v = data(now.v), *prompt_keys = data(cache.prompt_keys),
               *prompt_values = data(state.prompts.values[layer_index]);
   float *keys = mutable_data(cache.keys), *values = mutable_data(cache.values), *to = mutable_data(out);
+  const auto slot_of = [&](std::int64_t row) { return state.live[static_cast<std::size_t>(row)]; };
+  const auto prompt_of = [&](std::int64_t row) { return static_cast<std::size_t>(state.prompt_of_slot[static_cast<std::size_t>(slot_of(row))]); };
   over_rows(static_cast<std::int64_t>(state.live.size()), 16, [&](std::int64_t from, std::int64_t end) {
     std::vector<float> weights;
-    for (std::int64_t i = from; i < end; ++i) {
-      const std::int64_t slot = state.live[static_cast<std::size_t>(i)];
-      const auto p = static_cast<std::size_t>(state.prompt_of_slot[static_cast<std::size_t>(slot)]);
-      float* own_keys = keys + slot * kw * capacity;
-      float* own_values = values + slot * capacity * kw;
-      for (std::int64_t j = 0; j < kw; ++j) own_keys[j * capacity + step] = k[i * kw + j];
-      std::memcpy(own_values + step * kw, v + i * kw, static_cast<std::size_t>(kw) * sizeof(float));
-      const std::int64_t before = state.prompts.length[p], before_wide = round_up(before, panel);
-      const std::int64_t own = step + 1, own_wide = round_up(own, panel), stride = before_wide + own_wide;
-      weights.resize(static_cast<std::size_t>(repeat * stride));
+    for (std::int64_t i = from, next; i < end; i = next) {
+      const std::size_t p = prompt_of(i);
+      for (next = i + 1; next < end && prompt_of(next) == p;) ++next;
+      const std::int64_t rows = next - i, before = state.prompts.length[p], before_wide = round_up(before, panel);
+      const std::int64_t stride = before_wide + own_wide;
+      for (std::int64_t row = i; row < next; ++row) {
+        float* own_keys = keys + slot_of(row) * kw * capacity + step;
+        for (std::int64_t j = 0; j < kw; ++j) own_keys[j * capacity] = k[row * kw + j];
+        std::memcpy(values + (slot_of(row) * capacity + step) * kw, v + row * kw, static_cast<std::size_t>(kw) * sizeof(float));
+      }
+      weights.resize(static_cast<std::size_t>(rows * repeat * stride));
+      float* const s = weights.data();  // [rows, repeat, stride]
       for (std::int64_t j = 0; j < heads.kv_heads; ++j) {
-        const float* qj = q + i * qw + j * repeat * e;
-        float* toj = to + i * qw + j * repeat * e;
-        float* s = weights.data();
-        active().gemm(repeat, before_wide, e, qj, e, 1, prompt_keys + state.prompt_key_start[p] + j * e * before_wide,
-                      before_wide, s, stride, 1.f, false);
-        active().gemm(repeat, own_wide, e, qj, e, 1, own_keys + j * e * capacity, capacity, s + before_wide, stride,
-                      1.f, false);
-        active().softmax(repeat, stride, s, scale, before, before_wide, own, nullptr, 0);
-        active().gemm(repeat, e, before, s, stride, 1, prompt_values + state.prompts.start[p] * kw + j * e, kw, toj, e,
-                      1.f, false);
-        active().gemm(repeat, e, own, s + before_wide, stride, 1, own_values + j * e, kw, toj, e, 1.f, true);
+        const float* const qj = q + i * qw + j * repeat * e;
+        float* const toj = to + i * qw + j * repeat * e;
+        for (std::int64_t h = 0; h < repeat; ++h)
+          active().gemm(rows, before_wide, e, qj + h * e, qw, 1, prompt_keys + state.prompt_key_start[p] + j * e * before_wide, before_wide,
+                        s + h * stride, repeat * stride, 1.f, false);
+        for (std::int64_t r = 0; r < rows; ++r)
+          active().gemm(repeat, own_wide, e, qj + r * qw, e, 1, keys + (slot_of(i + r) * kw + j * e) * capacity, capacity,
+                        s + r * repeat * stride + before_wide, stride, 1.f, false);
+        active().softmax(rows * repeat, stride, s, scale, before, before_wide, own, nullptr, 0);
+        for (std::int64_t h = 0; h < repeat; ++h)
+          active().gemm(rows, e, before, s + h * stride, repeat * stride, 1, prompt_values + state.prompts.start[p] * kw + j * e, kw, toj + h * e,
+                        qw, 1.f, false);
+        for (std::int64_t r = 0; r < rows; ++r)
+          active().gemm(repeat, e, own, s + r * repeat * stride + before_wide, stride, 1, values + slot_of(i + r) * capacity * kw + j * e, kw,
+                        toj + r * qw, e, 1.f, true);
       }
     }
   });
