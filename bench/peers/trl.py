@@ -1,6 +1,7 @@
 """One GRPO step by TRL and by assay-train, and sampling by transformers' generate: the same model, the same prompts, as
 many samples, tokens and updates, fp32, nothing quantized, two threads each, one after the other in one run; and the
-ratios.
+ratios. Then our step under W4A4, weights and activations of all projections quantized in sampling and training as e13g has
+it, beside our own fp32 step. --ours leaves TRL out.
 
   tools/parity-setup.sh peers
   .deps/peers/bin/python bench/peers/trl.py --build build/default [--workload tiny] [--steps 3] [--threads 2]
@@ -105,7 +106,10 @@ def make_questions(workload, folder):
     return questions
 
 
-def config_json(workload, threads, steps, model):
+W4A4 = {"nvfp4": dict(format="nvfp4", mode="te"), "mxfp4": dict(format="mxfp4", mode="floor")}
+
+
+def config_json(workload, threads, steps, model, quant=None):
     """assay's config.json: the defaults as docs/series.md has them (a test keeps the two equal), and the workload's."""
     defaults = {}
     for key, default in re.findall(r"^\| `(\w+\.[\w.]+)` \|.*?\| (`[^`]*`|`` .* ``|all seven) \|", (ROOT / "docs/series.md").read_text(), re.M):
@@ -120,6 +124,8 @@ def config_json(workload, threads, steps, model):
         "reward": {"scorer": "command", "argv": ["awk", "{ print NR % 3 }"]}, "optimizer": {"lr": 1e-5}, "eval": {"test_freq": 10**9, "limit": 1},
         "train": {"steps": steps + 1, "threads": threads}, "checkpoint": {"every": 0},
     }
+    if quant:
+        sets["quant"] = dict(W4A4[quant], blocking="column", exclude=["^.*\\.base_layer$"])
     for section, keys in sets.items():
         for key, value in keys.items():
             assert key in defaults[section], (section, key)
@@ -127,13 +133,13 @@ def config_json(workload, threads, steps, model):
     return json.dumps(defaults)
 
 
-def run_ours(workload, threads, steps, model, questions):
+def run_ours(workload, threads, steps, model, questions, quant=None):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         rows = [json.dumps({"question": q, "answer": "#### 77777"}) for q in questions]
         (folder / "train.jsonl").write_text("\n".join(rows) + "\n")
         (folder / "test.jsonl").write_text(rows[0] + "\n")
-        (folder / "config.json").write_text(config_json(workload, threads, steps, model))
+        (folder / "config.json").write_text(config_json(workload, threads, steps, model, quant))
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
         subprocess.run([ASSAY_TRAIN, "run", str(folder)], check=True, stdout=subprocess.DEVNULL, env=environment)
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -208,6 +214,17 @@ def run_trl(name, threads, steps, model, questions):
             "memory_gb": memory}
 
 
+def trl_in_child(name, options, model, questions):
+    request = json.dumps({"workload": name, "model": str(model), "questions": questions})
+    child = subprocess.run([sys.executable, __file__, "--trl", request, "--steps", str(options.steps), "--threads",
+                            str(options.threads)], capture_output=True, text=True,
+                           env=dict(os.environ, OMP_NUM_THREADS=str(options.threads), TOKENIZERS_PARALLELISM="false"))
+    results = [line[7:] for line in child.stdout.splitlines() if line.startswith("RESULT ")]
+    if not results:
+        sys.exit(f"{name}: TRL failed\n{child.stderr[-4000:]}")
+    return json.loads(results[0])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/default")
@@ -215,6 +232,7 @@ def main():
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smollm2", type=pathlib.Path, default=ROOT / ".cache/smollm2-135m-instruct")
+    parser.add_argument("--ours", action="store_true", help="W4A4 beside fp32 only")
     parser.add_argument("--trl", type=json.loads, help=argparse.SUPPRESS)  # the child process
     options = parser.parse_args()
     if options.trl:
@@ -230,9 +248,8 @@ def main():
         return
     global ASSAY_TRAIN
     ASSAY_TRAIN = str(options.build.resolve() / "bin/assay-train")
-    print(f"trl {trl.__version__}, transformers {transformers.__version__}, {options.threads} threads, fp32, median of "
+    print(f"trl {trl.__version__}, transformers {transformers.__version__}, {options.threads} threads, median of "
           f"{options.steps} steps", flush=True)
-    print("workload   step: trl     ours   ratio   sampling, tokens/s: generate     ours   ratio   memory: trl   ours  share")
     for name in options.workload or WORKLOADS:
         workload = WORKLOADS[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -245,18 +262,24 @@ def main():
                 print(f"{name}: SKIPPED: {options.smollm2} is not there (make smollm2)")
                 continue
             questions = make_questions(workload, model)
-            ours = run_ours(workload, options.threads, options.steps, model, questions)
-            request = json.dumps({"workload": name, "model": str(model), "questions": questions})
-            child = subprocess.run([sys.executable, __file__, "--trl", request, "--steps", str(options.steps), "--threads",
-                                    str(options.threads)], capture_output=True, text=True,
-                                   env=dict(os.environ, OMP_NUM_THREADS=str(options.threads), TOKENIZERS_PARALLELISM="false"))
-            results = [line[7:] for line in child.stdout.splitlines() if line.startswith("RESULT ")]
-            if not results:
-                sys.exit(f"{name}: TRL failed\n{child.stderr[-4000:]}")
-            theirs = json.loads(results[0])
-        print(f"{name:8} {theirs['step']:8.2f} s {ours['step']:7.2f} s {theirs['step'] / ours['step']:6.1f} x "
-              f"{theirs['tokens_per_s']:26.0f} {ours['tokens_per_s']:8.0f} {ours['tokens_per_s'] / theirs['tokens_per_s']:6.1f} x "
-              f"{theirs['memory_gb']:9.2f} GB {ours['memory_gb']:5.2f} {100 * ours['memory_gb'] / theirs['memory_gb']:5.0f} %", flush=True)
+            def ours(quant=None):
+                return run_ours(workload, options.threads, options.steps, model, questions, quant)
+
+            plain = ours()
+            if not options.ours:
+                theirs = trl_in_child(name, options, model, questions)
+                print(f"{name:6} TRL: step {theirs['step']:.2f} s, ours {plain['step']:.2f} s, {theirs['step'] / plain['step']:.1f} times; generate "
+                      f"{theirs['tokens_per_s']:.0f} tokens/s, ours {plain['tokens_per_s']:.0f}, {plain['tokens_per_s'] / theirs['tokens_per_s']:.1f} "
+                      f"times; memory {theirs['memory_gb']:.2f} GB, ours {plain['memory_gb']:.2f}, "
+                      f"{100 * plain['memory_gb'] / theirs['memory_gb']:.0f} %", flush=True)
+            for quant in W4A4:
+                # Between two runs in fp32, which show what the machine itself moves meanwhile.
+                quantized, again = ours(quant), ours()
+                fp32 = (plain["step"] + again["step"]) / 2
+                print(f"{name:6} W4A4 {quant}: step {quantized['step']:.3f} s, fp32 {plain['step']:.3f} and {again['step']:.3f} s, share "
+                      f"{quantized['step'] / fp32:.2f}; sampling {quantized['tokens_per_s']:.0f} tokens/s, fp32 {plain['tokens_per_s']:.0f} and "
+                      f"{again['tokens_per_s']:.0f}; memory {quantized['memory_gb']:.2f} GB", flush=True)
+                plain = again
 
 
 if __name__ == "__main__":
