@@ -2,3 +2,4 @@
 #define ASSAY_GEMM_SPACE avx512
 #define ASSAY_GEMM_WIDE
 #include "quant/gemm/impl.h"
+#include "quant/gemm/pairs_impl.h"

@@ -1,5 +1,7 @@
 #include "quant/gemm/gemm.h"
 
+#include "quant/gemm/pairs.h"
+
 namespace assay::quant::gemm {
 namespace {
 
@@ -27,6 +29,17 @@ void unpack(const Packed& from, float* b, i64 k_stride, i64 n_stride) {
   each(from, k_stride, n_stride, [b](const float& packed, i64 at) { b[at] = packed; });
 }
 
+void pack(PackedPairs& to, const std::uint32_t* rows, i64 k, i64 n) {
+  to.k = k;
+  to.n = n;
+  const i64 all = words(k);
+  to.data.assign(static_cast<std::size_t>(round_up(n, panel) * all), 0);
+  for (i64 j = 0; j < n; ++j) {
+    std::uint32_t* at = to.data.data() + j / panel * panel * all + j % panel;
+    for (i64 i = 0; i < all; ++i) at[i * panel] = rows[j * all + i];
+  }
+}
+
 bool available(Path path) {
 #if defined(__x86_64__)
   const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -36,6 +49,14 @@ bool available(Path path) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 #endif
   return path == Path::portable;
+}
+
+bool has_bf16_units() {
+#if defined(__x86_64__)
+  return available(Path::avx512) && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
 }
 
 Path best_path() {

@@ -135,7 +135,11 @@ AttachReport attach_by_rule(Model& model, const spec::QuantConfig& config, Activ
         quant::ErrorStats stats;
         p->quantized = Matrix(quantized_weight(p->weight.value(), q, p->weight_seed, &stats));
         sqnr = stats.sqnr_db();
-        if (model.aten && multiplies_codes(q, weights, activations)) p->exact = exact_weight(p->weight.value(), q, p->weight_seed);
+        if (multiplies_codes(q, weights, activations)) {
+          if (model.aten) p->exact = exact_weight(p->weight.value(), q, p->weight_seed);
+          else if (!model.base_trainable && !(p->lora && Merged::pays(p->weight, p->lora->a, p->lora->b)))
+            p->coded = code_weight(p->weight.value(), p->quantized.value(), q.weight);
+        }
         if (model.lean) {  // here and not behind the loop: the most that is alive at once is what counts
           if (!model.aten) p->quantized.keep_forward_only();
           if (!model.keep_unquantized) p->weight = Matrix();

@@ -5,6 +5,7 @@
 #include "trainer/model/graph.h"
 #include "trainer/model/live_rows.h"
 #include "trainer/model/ops.h"
+#include "trainer/model/product.h"
 
 namespace assay::train {
 
@@ -14,36 +15,8 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr std::int64_t row_grain = 96;
-
-// Rows of c [M, N] = (accumulate ? c : bias or 0) + alpha · a [M, K] · b.
-void product(const at::Tensor& a, const Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate,
-             LiveRows::Piece rows) {
-  const std::int64_t lda = a.size(1), ldc = c.size(1);
-  const float *pa = data(a) + rows.begin * lda, *pb = bias.defined() ? data(bias) : nullptr;
-  float* pc = mutable_data(c) + rows.begin * ldc;
-  const std::int64_t m = rows.end - rows.begin, panels = (b.n + kernels::panel - 1) / kernels::panel;
-  // A thread's rows are a block that stays in its cache while the panels pass. Too few for that, as in decoding, and
-  // each takes some of the panels instead: 1/8 of a millisecond's work at least.
-  if (m < 2 * row_grain) {
-    const std::int64_t grain = std::max<std::int64_t>(1, (1 << 21) / std::max<std::int64_t>(1, m * b.k * kernels::panel));
-    over_rows(panels, grain, [&](std::int64_t from, std::int64_t to) {
-      active().gemm_packed(m, pa, lda, 1, b, from * kernels::panel, std::min(b.n, to * kernels::panel), pc, ldc, alpha, pb,
-                           accumulate);
-    });
-    return;
-  }
-  over_rows(m, row_grain, [&](std::int64_t from, std::int64_t to) {
-    active().gemm_packed(to - from, pa + from * lda, lda, 1, b, 0, b.n, pc + from * ldc, ldc, alpha, pb, accumulate);
-  });
-}
-
-void product(const at::Tensor& a, const Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate) {
-  product(a, b, c, alpha, bias, accumulate, {0, a.size(0)});
-}
-
 // The rows that are live in a. Of the others c is 0, or what it was where it is added to.
-void product(const at::Tensor& a, const LiveRows& live, const Packed& b, at::Tensor& c, float alpha, bool accumulate) {
+void live_product(const at::Tensor& a, const LiveRows& live, const Packed& b, at::Tensor& c, float alpha, bool accumulate) {
   for (const auto& piece : live.pieces()) product(a, b, c, alpha, {}, accumulate, piece);
   if (!accumulate) live.clear_others(c);
 }
@@ -85,7 +58,7 @@ struct LinearNode : torch::autograd::Node {
       dx = at::empty_like(x);
       if (weight) {
         const at::Tensor summed = as_summed(dy, 1);
-        product(summed, rounded ? LiveRows(summed) : live, *weight.get(), dx, 1.f, false);
+        live_product(summed, rounded ? LiveRows(summed) : live, *weight.get(), dx, 1.f, false);
       } else {
         dx.zero_();
       }
@@ -97,8 +70,8 @@ struct LinearNode : torch::autograd::Node {
     if (task_should_compute_output(2)) dbias = dy.sum(0);
     if (b && (task_should_compute_output(3) || (dx.defined() && apart))) {
       at::Tensor dlow = at::empty({x.size(0), a_forward->n}, x.options());
-      product(dy, live, *b.get(), dlow, scale, false);
-      if (dx.defined() && apart) product(dlow, live, *a.get(), dx, 1.f, true);
+      live_product(dy, live, *b.get(), dlow, scale, false);
+      if (dx.defined() && apart) live_product(dlow, live, *a.get(), dx, 1.f, true);
       if (task_should_compute_output(3)) da = outer_sum(dlow, x, 1.f, live);
     }
     if (b && task_should_compute_output(4)) {
@@ -120,11 +93,13 @@ struct LinearNode : torch::autograd::Node {
 };
 
 at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bias, LoraPair* lora,
-                       const std::optional<RoundedGradient>& rounded) {
+                       const std::optional<RoundedGradient>& rounded, const Coded& coded) {
   const bool merged = weight && lora && Merged::pays(*weight, lora->a, lora->b);
   Matrix* whole = merged ? &lora->merged.of(*weight, lora->a, lora->b, lora->scale) : weight;
   at::Tensor y = at::empty({x.size(0), weight ? weight->out() : lora->b.out()}, x.options());
-  if (whole) product(x, *whole->forward_pack(), y, 1.f, bias, false);
+  TORCH_INTERNAL_ASSERT(!coded.x || !merged);
+  if (coded.x) coded_product(x, *coded.x, *weight, *coded.weight, bias, y);
+  else if (whole) product(x, *whole->forward_pack(), y, 1.f, bias, false);
   at::Tensor low;
   if (lora && !merged) {
     low = at::empty({x.size(0), lora->a.out()}, x.options());
@@ -156,13 +131,13 @@ at::Tensor linear_with(const at::Tensor& x, Matrix* weight, const at::Tensor& bi
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
-                  const std::optional<RoundedGradient>& rounded) {
+                  const std::optional<RoundedGradient>& rounded, const Coded& coded) {
   if (!by_kernels(x)) return aten::linear(x, weight, bias, lora, rounded);
-  return linear_with(x, &weight, bias, lora, rounded);
+  return linear_with(x, &weight, bias, lora, rounded, coded);
 }
 
 at::Tensor low_rank(const at::Tensor& x, LoraPair& lora) {
-  return by_kernels(x) ? linear_with(x, nullptr, {}, &lora, std::nullopt) : aten::low_rank(x, lora);
+  return by_kernels(x) ? linear_with(x, nullptr, {}, &lora, std::nullopt, {}) : aten::low_rank(x, lora);
 }
 
 }  // namespace assay::train

@@ -14,6 +14,7 @@
 
 #include "quant/torch/gradient.h"
 #include "quant/torch/parallel.h"
+#include "trainer/model/coded.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/live_rows.h"
 #include "trainer/model/matrix.h"
@@ -94,9 +95,16 @@ struct RoundedGradient {
   std::uint64_t seed = 0;
 };
 
-// x·W^T + bias, plus the low-rank part where lora is given: by one product where Merged::pays(). bias may be undefined.
+// What linear() multiplies instead of x and W where both are given coded. The gradients are those of x and W themselves.
+struct Coded {
+  const CodedRows* x = nullptr;
+  const CodedWeight* weight = nullptr;
+};
+
+// x·W^T + bias, plus the low-rank part where lora is given: by one product where Merged::pays(), which is never asked for together
+// with `coded`. bias may be undefined.
 at::Tensor linear(const at::Tensor& x, Matrix& weight, const at::Tensor& bias, LoraPair* lora,
-                  const std::optional<RoundedGradient>& rounded = std::nullopt);
+                  const std::optional<RoundedGradient>& rounded = std::nullopt, const Coded& coded = {});
 // The low-rank part alone.
 at::Tensor low_rank(const at::Tensor& x, LoraPair& lora);
 

@@ -40,7 +40,7 @@ quant::ExactOperand exact_weight(const at::Tensor& weight, const Quantizers& qua
   return quant::exact_operand(weight, spec, quantizers.weight_axis);
 }
 
-Memo::Entry Projection::quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo, bool operand) const {
+Memo::Entry Projection::quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo, With with) const {
   Memo::Entry made;
   Memo::Entry* known = memo ? memo->find(x) : nullptr;
   if (known) {
@@ -58,11 +58,16 @@ Memo::Entry Projection::quantize(const at::Tensor& x, const char* suffix, Quanti
     made.to = quantizers.flow(quantizers.quantize(made.seen, quantizers.activation, quantizers.ste));
     made.result = signs ? quantizers.flow(quant::inverse_hadamard(made.to, *signs)) : made.to;
   }
-  if (operand && !made.operand.defined()) {
+  if (with == With::operand && !made.operand.defined()) {
     const Span span("quantization");
     quant::Spec spec = quantizers.activation;
     spec.seed = made.seed;
     made.operand = quant::exact_operand(made.seen, spec);
+    if (known) *known = made;
+  }
+  if (with == With::coded && !made.coded) {
+    const Span span("quantization");
+    made.coded = code_rows(made.seen, made.to, quantizers.activation);
     if (known) *known = made;
   }
   if (memo && !known) memo->keep(made);
@@ -75,9 +80,11 @@ at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo
   const bool wrapper = acts && on_wrapper, base = acts && on_base, post = quantizers.post;
   Matrix& w = acts && quantized.defined() ? quantized : weight;
   if (!w.defined()) throw std::logic_error(name + " exists quantized only (train.memory = \"lean\"), and this phase asks for it unquantized");
-  const bool exactly = (wrapper || base) && !post && quantizers.exact && exact.defined() && is_default(quantizers.quantize);
+  const bool codes = (wrapper || base) && !post && is_default(quantizers.quantize);
+  const bool exactly = codes && quantizers.exact && exact.defined();
+  const With with = exactly ? With::operand : codes && coded ? With::coded : With::nothing;
   Memo::Entry given;  // what the base layer's product takes
-  if (wrapper && !post) given = quantize(x, "", quantizers, &memo, exactly && !base);
+  if (wrapper && !post) given = quantize(x, "", quantizers, &memo, base ? With::nothing : with);
   const at::Tensor input = wrapper && !post ? given.result : x;
   std::optional<RoundedGradient> rounded;
   if (quantizers.gradient && quantizers.gradient_on && quantizers.phase == Phase::training && at::GradMode::is_enabled() &&
@@ -88,7 +95,8 @@ at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo
   const bool differentiated = at::GradMode::is_enabled() && !(wrapper && post && !quantizers.ste);
   if (low && !differentiated && use->dropout == 0 && by_kernels(x) && low->adds_nothing()) low = nullptr;
   const auto product = [&](const at::Tensor& from, LoraPair* added) {
-    return exactly ? aten::exact_linear(from, given.operand, w, exact, bias, added, rounded) : linear(from, w, bias, added, rounded);
+    if (exactly) return aten::exact_linear(from, given.operand, w, exact, bias, added, rounded);
+    return linear(from, w, bias, added, rounded, with == With::coded ? Coded{given.coded.get(), coded.get()} : Coded{});
   };
   at::Tensor y;
   if (!base && low && use->dropout > 0) {
@@ -96,7 +104,7 @@ at::Tensor Projection::forward(const at::Tensor& x, Quantizers& quantizers, Memo
   } else if (!base) {
     y = product(input, low);
   } else {  // the low-rank part does not see what the base layer's quantizer does
-    if (!post) given = quantize(input, ".base_layer", quantizers, &memo, exactly);
+    if (!post) given = quantize(input, ".base_layer", quantizers, &memo, with);
     y = product(post ? input : given.result, nullptr);
     if (post) y = quantize(quantizers.flow(y), ".base_layer", quantizers, nullptr).result;
     if (low) y = y + low_rank(use->dropout > 0 ? dropped(input, *use) : input, *low);
@@ -116,6 +124,7 @@ void Projection::refresh(bool base, const Quantizers& quantizers) {
   quantized = quantizers.ste ? Matrix(value, weight.value()) : Matrix(value);
   quantized_version_ = version;
   exact = {};
+  coded = nullptr;
 }
 
 }  // namespace assay::train

@@ -80,7 +80,9 @@ class Memo {
     at::Tensor seen, to;  // what the quantizer saw and made: x itself, or rotated
     at::Tensor result;
     std::uint64_t seed = 0;       // that it was rounded with
-    quant::ExactOperand operand;  // of what the quantizer saw; undefined where no product has asked for it
+    // Of what the quantizer saw and made; undefined where no product has asked for them.
+    quant::ExactOperand operand;
+    std::shared_ptr<const CodedRows> coded;
   };
   Entry* find(const at::Tensor& x) {
     for (Entry& entry : made_)
@@ -103,6 +105,7 @@ class Projection {
   bool on_wrapper = false, on_base = false;  // activation quantizers
   // `quantized` as an exact product takes it, where attach_by_rule() finds that the layer's could be one.
   quant::ExactOperand exact;
+  std::shared_ptr<const CodedWeight> coded;  // the same for the kernels
   std::uint64_t weight_seed = 0;           // of stochastic rounding; the same in every step
 
   // x [M, in] -> [M, out].
@@ -112,8 +115,8 @@ class Projection {
 
  private:
   std::uint32_t quantized_version_ = 0;  // of the weight that `quantized` was made of; 0: where it was attached
-  // `operand`: with what an exact product takes.
-  Memo::Entry quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo, bool operand = false) const;
+  enum class With { nothing, operand, coded };  // what a product takes beside the values
+  Memo::Entry quantize(const at::Tensor& x, const char* suffix, Quantizers& quantizers, Memo* memo, With with = With::nothing) const;
 };
 
 }  // namespace assay::train

@@ -2,6 +2,7 @@
 #define ASSAY_GEMM_SPACE wide_on_avx2
 #define ASSAY_GEMM_WIDE
 #include "quant/gemm/impl.h"
+#include "quant/gemm/pairs_impl.h"
 
 #define ASSAY_KERNEL_SPACE wide_on_avx2
 #define ASSAY_KERNEL_NAME "avx512, its vectors in halves"

@@ -5,5 +5,12 @@
 #include "trainer/model/kernels/impl.h"
 
 namespace assay::train::kernels {
-const Table& avx512() { return wide::table; }
+const Table& avx512() {
+  static const Table table = [] {
+    Table made = wide::table;
+    if (quant::gemm::has_bf16_units()) made.pairs = quant::gemm::bf16::pairs;
+    return made;
+  }();
+  return table;
+}
 }  // namespace assay::train::kernels

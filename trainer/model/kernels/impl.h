@@ -206,8 +206,8 @@ void distribution(i64 v, float* z, float inverse_temperature, float* most, float
 }  // namespace
 
 const Table table = {
-    ASSAY_KERNEL_NAME, ASSAY_KERNEL_GEMM::packed, ASSAY_KERNEL_GEMM::strided, rms_norm,         rms_norm_backward, swiglu,
-    swiglu_backward, rope,     softmax,       softmax_again,    softmax_backward,  distribution,
+    ASSAY_KERNEL_NAME, ASSAY_KERNEL_GEMM::packed, ASSAY_KERNEL_GEMM::strided, ASSAY_KERNEL_GEMM::pairs, ASSAY_KERNEL_GEMM::code_row,
+    rms_norm, rms_norm_backward, swiglu, swiglu_backward, rope, softmax, softmax_again, softmax_backward, distribution,
 };
 
 }  // namespace assay::train::kernels::ASSAY_KERNEL_SPACE

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "quant/gemm/gemm.h"
+#include "quant/gemm/pairs.h"
 
 namespace assay::train::kernels {
 
@@ -21,6 +22,7 @@ using i64 = std::int64_t;
 using quant::gemm::chunk;
 using quant::gemm::pack;
 using quant::gemm::Packed;
+using quant::gemm::PackedPairs;
 using quant::gemm::panel;
 using quant::gemm::round_up;
 using quant::gemm::unpack;
@@ -31,6 +33,9 @@ struct Table {
   // Products, as quant/gemm/gemm.h says.
   quant::gemm::PackedProduct* gemm_packed;
   quant::gemm::StridedProduct* gemm;
+  // As quant/gemm/pairs.h says.
+  quant::gemm::PairsProduct* pairs;
+  quant::gemm::CodeRow* code_row;
 
   // y = x * inv * w, inv[m] = 1 / sqrt(mean(x^2) + eps).
   void (*rms_norm)(i64 m, i64 d, const float* x, const float* w, float eps, float* y, float* inv);
@@ -62,7 +67,7 @@ struct Table {
   void (*distribution)(i64 v, float* z, float inverse_temperature, float* largest, float* log_sum, float* entropy);
 };
 
-const Table& avx512();    // undefined behaviour on a processor without AVX-512 F, VL, DQ and BW
+const Table& avx512();    // with bf16 units where there are any; undefined behaviour on a processor without AVX-512 F, VL, DQ and BW
 const Table& avx2();      // on one without AVX2 and FMA
 const Table& portable();
 const Table& active();    // the best that this processor has; ASSAY_KERNELS=avx512|avx2|portable asks for one, and throws where it is not
