@@ -106,7 +106,10 @@ def make_questions(workload, folder):
     return questions
 
 
-W4A4 = {"nvfp4": dict(format="nvfp4", mode="te"), "mxfp4": dict(format="mxfp4", mode="floor")}
+W4A4 = {"nvfp4": dict(format="nvfp4", mode="te"),
+        # One scale a token: sampling and training cannot differ, so that old log-probs need no pass of their own.
+        "nvfp4, scale a row": dict(format="nvfp4", mode="te", tensor_scale="row"),
+        "mxfp4": dict(format="mxfp4", mode="floor")}
 
 
 def config_json(workload, threads, steps, model, quant=None):

@@ -204,9 +204,11 @@ void strided(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const fl
     const bool add = accumulate || k0 > 0;
     const float* ak = a + k0 * a_col;
     i64 n0 = 0;
-    // One or two rows, as attention has while decoding: four panels, or two, at once, or each sum waits for its last one.
+    // One or two rows, as attention has while decoding: several panels at once, or each sum waits for its last one.
     for (; m == 1 && n0 + 64 <= n; n0 += 64)
       tile<1, 8>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 64, alpha, nullptr, add);
+    for (; m == 1 && n0 + 48 <= n; n0 += 48)
+      tile<1, 6>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 48, alpha, nullptr, add);
     for (; m == 1 && n0 + 32 <= n; n0 += 32)
       tile<1, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 32, alpha, nullptr, add);
     for (; m == 2 && n0 + 32 <= n; n0 += 32)

@@ -20,7 +20,7 @@ struct Decoder::DecodeState {
   struct Cache {
     at::Tensor prompt_keys;  // per prompt [K * E, its length padded to a panel], one after the other
     at::Tensor keys;         // [slots, K * E, capacity]: transposed, as the product with a query reads them
-    at::Tensor values;       // [slots, capacity, K * E]
+    at::Tensor values;       // [slots, K, capacity, E]: what a head reads lies together
   };
   PromptCache prompts;
   std::vector<std::int64_t> prompt_key_start;  // of each prompt in prompt_keys
@@ -55,7 +55,7 @@ std::shared_ptr<Decoder::DecodeState> Decoder::begin_decode(PromptCache prompts,
     DecodeState::Cache cache;
     cache.prompt_keys = at::empty({size}, at::kFloat);
     cache.keys = at::zeros({slots, width, state->capacity}, at::kFloat);
-    cache.values = at::empty({slots, state->capacity, width}, at::kFloat);
+    cache.values = at::empty({slots, model.heads.kv_heads, state->capacity, model.heads.size}, at::kFloat);
     const float* from = data(state->prompts.keys[i]);
     for (std::size_t p = 0; p < state->prompts.length.size(); ++p)
       transpose_keys(from + state->prompts.start[p] * width, width, state->prompts.length[p], width,
@@ -92,7 +92,8 @@ at::Tensor attend(const Heads& heads, Decoder::DecodeState& state, std::size_t l
       for (std::int64_t row = i; row < next; ++row) {
         float* own_keys = keys + slot_of(row) * kw * capacity + step;
         for (std::int64_t j = 0; j < kw; ++j) own_keys[j * capacity] = k[row * kw + j];
-        std::memcpy(values + (slot_of(row) * capacity + step) * kw, v + row * kw, static_cast<std::size_t>(kw) * sizeof(float));
+        for (std::int64_t j = 0; j < heads.kv_heads; ++j)
+          std::memcpy(values + (slot_of(row) * kw + j * e) * capacity + step * e, v + row * kw + j * e, static_cast<std::size_t>(e) * sizeof(float));
       }
       weights.resize(static_cast<std::size_t>(rows * repeat * stride));
       float* const s = weights.data();  // [rows, repeat, stride]
@@ -110,7 +111,7 @@ at::Tensor attend(const Heads& heads, Decoder::DecodeState& state, std::size_t l
           active().gemm(rows, e, before, s + h * stride, repeat * stride, 1, prompt_values + state.prompts.start[p] * kw + j * e, kw, toj + h * e,
                         qw, 1.f, false);
         for (std::int64_t r = 0; r < rows; ++r)
-          active().gemm(repeat, e, own, s + r * repeat * stride + before_wide, stride, 1, values + slot_of(i + r) * capacity * kw + j * e, kw,
+          active().gemm(repeat, e, own, s + r * repeat * stride + before_wide, stride, 1, values + (slot_of(i + r) * kw + j * e) * capacity, e,
                         toj + r * qw, e, 1.f, true);
       }
     }
