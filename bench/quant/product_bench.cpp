@@ -2,6 +2,8 @@
 //
 //   product_bench [--threads=N] [Google Benchmark's options]
 //
+// With one thread also the products of codes that the trainer makes, their coding left out.
+//
 // The table at the end takes each one's fastest repetition, because what else a machine does only ever adds time.
 #include <benchmark/benchmark.h>
 #include <omp.h>
@@ -13,9 +15,11 @@
 #include <map>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "at_linear.h"
+#include "quant/gemm/pairs.h"
 #include "quant/product/multiplier.h"
 #include "quant/product/operand.h"
 #include "quant/product/product.h"
@@ -103,6 +107,23 @@ int main(int argc, char** argv) {
         add("linear_w4a4 " + std::string(what) + " " + std::string(name(unit)),
             [=, size = shape, spec = spec](float* y) { linear_w4a4(spec, packed, x.data(), size.m, y); });
       }
+    }
+    for (const auto& [what, by, can] : {std::tuple{"codes, bf16 units", &gemm::bf16::pairs, gemm::has_bf16_units()},
+                                        {"codes, fp32 by AVX2", &gemm::avx2::pairs, gemm::available(gemm::Path::avx2)}}) {
+      if (!can || threads > 1) continue;
+      const auto coded = [k = k](std::vector<float> of) {
+        std::vector<std::uint32_t> words(of.size() / static_cast<std::size_t>(k) * static_cast<std::size_t>(gemm::words(k)));
+        for (float& v : of) v = v < 0 ? -1.5f : .75f;
+        for (std::size_t i = 0; i < of.size() / static_cast<std::size_t>(k); ++i)
+          gemm::portable::code_row(k, of.data() + i * static_cast<std::size_t>(k), 1, words.data() + i * static_cast<std::size_t>(gemm::words(k)));
+        return words;
+      };
+      const auto packed = std::make_shared<gemm::PackedPairs>();
+      gemm::pack(*packed, coded(w).data(), k, n);
+      add(what, [=, size = shape, by = by, a = coded(x)](float* y) {
+        const float factor = 1;
+        by(size.m, a.data(), gemm::words(size.k), *packed, 0, size.n, y, size.n, &factor, 0, nullptr);
+      });
     }
     add("quantize nvfp4 row", [=, size = shape, q = std::make_shared<product::Operand>()](float*) {
       product::quantize(per_row, 0, best_unit(), true, 1, x.data(), size.m, size.k, *q);
