@@ -12,7 +12,7 @@ namespace assay::quant {
 namespace {
 
 // Elements a thread should have at least. Nothing depends on it but speed: maxima and blocks do not care who does them.
-constexpr std::int64_t grain = 1 << 16;
+constexpr std::int64_t grain = 1 << 14;
 
 bool worth_sharing(const ConstView& x) {
   return x.rows * x.cols >= 2 * grain;

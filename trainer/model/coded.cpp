@@ -55,10 +55,10 @@ std::shared_ptr<const CodedRows> code_rows(const at::Tensor& x, const at::Tensor
       if (by_row) factor = quant::tensor_factor(spec, quant::finite_max(data(x) + i * in, in));
       if (active().code_row(in, data(quantized) + i * in, factor, coded->elements.get() + i * coded->words)) continue;
       const std::lock_guard lock(mine);
-      coded->plain.push_back(i);
+      coded->plain.push_back({i, i + 1});
     }
   });
-  std::sort(coded->plain.begin(), coded->plain.end());
+  std::sort(coded->plain.begin(), coded->plain.end(), [](RowPiece x, RowPiece y) { return x.begin < y.begin; });
   return coded;
 }
 
@@ -72,7 +72,7 @@ void coded_product(const at::Tensor& x, const CodedRows& rows, Matrix& weight, c
     active().pairs(last - first, rows.elements.get() + first * rows.words, rows.words, coded.pairs, n0, n1, to + first * n, n,
                    factor.data() + first * step, step, pb);
   });
-  for (const std::int64_t i : rows.plain) product(x, *weight.forward_pack(), y, 1.f, bias, false, {i, i + 1});
+  if (!rows.plain.empty()) product(x, *weight.forward_pack(), y, 1.f, bias, false, rows.plain);
 }
 
 }  // namespace assay::train

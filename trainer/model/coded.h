@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "quant/formats.h"
+#include "trainer/model/live_rows.h"
 #include "trainer/model/matrix.h"
 
 namespace assay::train {
@@ -31,7 +32,7 @@ struct CodedRows {
   std::int64_t rows = 0, words = 0;
   std::unique_ptr<std::uint32_t[]> elements;  // [M, words]
   std::vector<float> factor;                  // [M], or one for all rows
-  std::vector<std::int64_t> plain;            // rows that are multiplied as they are
+  std::vector<RowPiece> plain;                // rows that are multiplied as they are
 };
 // `quantized` is fake_quantize(x, spec, 1); both [M, in], fp32, contiguous.
 std::shared_ptr<const CodedRows> code_rows(const at::Tensor& x, const at::Tensor& quantized, const quant::Spec& spec);

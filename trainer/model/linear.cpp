@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <vector>
-
 #include "trainer/model/aten.h"
 #include "trainer/model/graph.h"
 #include "trainer/model/live_rows.h"
@@ -9,7 +6,6 @@
 
 namespace assay::train {
 
-using kernels::active;
 using kernels::Packed;
 using torch::autograd::variable_list;
 
@@ -17,26 +13,8 @@ namespace {
 
 // The rows that are live in a. Of the others c is 0, or what it was where it is added to.
 void live_product(const at::Tensor& a, const LiveRows& live, const Packed& b, at::Tensor& c, float alpha, bool accumulate) {
-  for (const auto& piece : live.pieces()) product(a, b, c, alpha, {}, accumulate, piece);
+  product(a, b, c, alpha, {}, accumulate, live.pieces());
   if (!accumulate) live.clear_others(c);
-}
-
-// u^T·x: u [M, p], x [M, q] -> [p, q], summed over tokens in order, those that are live in u.
-at::Tensor outer_sum(const at::Tensor& u, const at::Tensor& x, float alpha, const LiveRows& live) {
-  const std::int64_t p = u.size(1), q = x.size(1);
-  const std::vector<std::int64_t> starts = live.starts(kernels::chunk);
-  const at::Tensor us = live.gather(u), xs = live.gather(x);
-  at::Tensor result = at::zeros({p, q}, x.options());
-  const float *pu = data(us), *px = data(xs);
-  float* to = mutable_data(result);
-  over_rows((q + kernels::panel - 1) / kernels::panel, 1, [&](std::int64_t from, std::int64_t end) {
-    const std::int64_t n0 = from * kernels::panel, n1 = std::min(q, end * kernels::panel);
-    for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
-      const std::int64_t first = starts[i], count = starts[i + 1] - first;
-      if (count > 0) active().gemm(p, n1 - n0, count, pu + first * p, 1, p, px + first * q + n0, q, to + n0, q, alpha, true);
-    }
-  });
-  return result;
 }
 
 // Inputs: x, weight, bias, lora a, lora b.
@@ -78,7 +56,7 @@ struct LinearNode : torch::autograd::Node {
       at::Tensor now = low;
       if (!now.defined()) {  // of the live rows
         now = at::empty({x.size(0), a_forward->n}, x.options());
-        for (const auto& piece : live.pieces()) product(x, *a_forward, now, 1.f, {}, false, piece);
+        product(x, *a_forward, now, 1.f, {}, false, live.pieces());
       }
       db = outer_sum(dy, now, scale, live);
     }

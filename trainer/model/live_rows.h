@@ -8,20 +8,26 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace assay::train {
 
+// Rows of a matrix. Several: ascending, apart.
+struct RowPiece {
+  std::int64_t begin, end;
+};
+std::int64_t count_rows(const std::vector<RowPiece>& pieces);
+// f(a piece or a part of one, the rows of the pieces in front of it), over all of them. LibTorch's threads share the rows, however
+// they lie in pieces, if each gets `grain` of them or more.
+void over_pieces(const std::vector<RowPiece>& pieces, std::int64_t grain, const std::function<void(RowPiece, std::int64_t)>& f);
+
 class LiveRows {
  public:
-  struct Piece {
-    std::int64_t begin, end;
-  };
-
   explicit LiveRows(const at::Tensor& dy);  // [M, N], float32, contiguous, on the CPU
 
   bool all() const { return count_ == rows_; }
-  const std::vector<Piece>& pieces() const { return pieces_; }
+  const std::vector<RowPiece>& pieces() const { return pieces_; }
   // t [M, K] without the other rows; t itself where there are none.
   at::Tensor gather(const at::Tensor& t) const;
   // Where rows 0, size, 2 size, … and M begin in what gather() makes.
@@ -30,7 +36,7 @@ class LiveRows {
   void clear_others(at::Tensor& t) const;
 
  private:
-  std::vector<Piece> pieces_;  // ascending, apart
+  std::vector<RowPiece> pieces_;
   std::int64_t rows_ = 0, count_ = 0;
 };
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "trainer/model/kernels/kernels.h"
 #include "trainer/model/live_rows.h"
@@ -17,10 +18,13 @@ namespace assay::train {
 using ProductPiece = std::function<void(std::int64_t, std::int64_t, std::int64_t, std::int64_t)>;
 void by_rows_or_panels(std::int64_t m, std::int64_t k, std::int64_t n, const ProductPiece& f);
 
-// Rows of c [M, N] = (accumulate ? c : bias or 0) + alpha · a [M, K] · b.
-void product(const at::Tensor& a, const kernels::Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate,
-             LiveRows::Piece rows);
-// All rows.
+// c [M, N] = (accumulate ? c : bias or 0) + alpha · a [M, K] · b.
 void product(const at::Tensor& a, const kernels::Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate);
+// These rows of it; the others stay as they are.
+void product(const at::Tensor& a, const kernels::Packed& b, at::Tensor& c, float alpha, const at::Tensor& bias, bool accumulate,
+             const std::vector<RowPiece>& rows);
+
+// u^T·x: u [M, p], x [M, q] -> [p, q], summed over the rows that are live in u, in order.
+at::Tensor outer_sum(const at::Tensor& u, const at::Tensor& x, float alpha, const LiveRows& live);
 
 }  // namespace assay::train

@@ -244,6 +244,22 @@ TEST_CASE("the rows of a gradient that are not zero") {
   CHECK(LiveRows(at::zeros({0, 2}, at::kFloat)).starts(16) == std::vector<std::int64_t>{0});
 }
 
+TEST_CASE("pieces of rows are shared out: each row once, and how many stand in front of it") {
+  const std::vector<RowPiece> pieces{{3, 5}, {9, 10}, {20, 700}, {702, 703}};
+  std::vector<std::int64_t> place(710, -1);
+  const auto grain = GENERATE(1, 100, 1000);
+  over_pieces(pieces, grain, [&](RowPiece piece, std::int64_t before) {  // no row is two threads'
+    for (std::int64_t r = piece.begin; r < piece.end; ++r) place[static_cast<std::size_t>(r)] += 1 + before + r - piece.begin;
+  });
+  std::int64_t before = 0;
+  for (std::int64_t r = 0; r < 710; ++r) {
+    const bool among = std::any_of(pieces.begin(), pieces.end(), [&](RowPiece piece) { return piece.begin <= r && r < piece.end; });
+    REQUIRE(place[static_cast<std::size_t>(r)] == (among ? before++ : -1));
+  }
+  CHECK(before == count_rows(pieces));
+  over_pieces({}, 1, [](RowPiece, std::int64_t) { FAIL("there are no rows"); });
+}
+
 // Against the products over all rows, which add the zeros: not a bit differs.
 TEST_CASE("rows without a gradient are left out, and the bits stay") {
   constexpr std::int64_t m = 700, in = 20, out = 33, rank = 5;
