@@ -5,8 +5,9 @@
 //    "entropy": [[...]], "cap", "sampled": [[...]]} -> {"loss", "policy", "kl_loss", "gradient": [[...]],
 //    "entropy_gradient": [[...]], "kl", "clipped", "clipped_lower"}; what follows "micro" may be left out
 //   {"op": "update", "model": DIR, "adapter": DIR, "rank", "alpha", "targets": [...], "prompts": [[ids]],
-//    "responses": [[ids]], "group": G, "temperature", the rest as for "loss"; old and reference null: own and base's}
-//    -> {"loss", "logprobs": [[...]], "entropy": [[...]], "gradients": {name: [...]}}
+//    "responses": [[ids]], "group": G, "temperature", the rest as for "loss"; old and reference null: own and base's;
+//    "quant": {"format", "mode", "hook", "blocking", "tensor_scale", "ste", "exclude"} or absent}
+//    -> {"loss", "logprobs": [[...]], "entropy": [[...]], "gradients": {name: [...], or null: none arrived}}
 //   {"op": "schedule", "lr", "schedule", "warmup_steps", "min_lr_ratio", "steps"} -> {"rates": [...]}
 //   {"op": "adamw", "parameter": [...], "gradients": [[...], ...], "lr", "betas", "eps", "weight_decay", "grad_clip"}
 //    -> {"parameter": [...], "norms": [...]}
@@ -108,6 +109,18 @@ json loss(const json& line) {
   return result;
 }
 
+spec::QuantConfig quant_of(const json& line) {
+  spec::QuantConfig quant;
+  quant.format = line["format"];
+  quant.mode = line["mode"];
+  quant.hook = line["hook"];
+  quant.blocking = line["blocking"];
+  quant.tensor_scale = line["tensor_scale"];
+  quant.ste = line["ste"];
+  quant.exclude = line["exclude"].get<std::vector<std::string>>();
+  return quant;
+}
+
 using Ids = std::vector<std::vector<std::int32_t>>;
 
 // One update's loss and adapter gradients, as trainer/grpo/update.cpp computes them.
@@ -119,6 +132,7 @@ json update(const json& line) {
   lora.targets = line["targets"].get<std::vector<std::string>>();
   decoder.attach_lora(lora, 1);
   train::read_adapter(line["adapter"].get<std::string>(), decoder.adapter());
+  if (line.contains("quant")) decoder.attach_quantizers(quant_of(line["quant"]));
   const auto options = options_of(line);
   const auto prompts = line["prompts"].get<Ids>(), responses = line["responses"].get<Ids>();
   const auto logprobs_of = [&](bool entropy_gradient) {
@@ -139,9 +153,12 @@ json update(const json& line) {
   const auto& mask = now.mask;
   const train::LossScale scale{mask.sum().item<double>(), (mask.sum(1) > 0).sum().item<double>()};
   const auto result = train::policy_loss(now.logprobs, old, vector(line["advantages"]), mask, options, scale, more);
-  result.loss.backward();
+  if (result.loss.requires_grad()) result.loss.backward();
   json gradients = json::object();
-  for (const auto& tensor : decoder.adapter()) gradients[tensor.name] = floats(tensor.tensor.grad());
+  for (const auto& tensor : decoder.adapter()) {
+    json& gradient = gradients[tensor.name];
+    if (tensor.tensor.grad().defined()) gradient = floats(tensor.tensor.grad());
+  }
   return {{"loss", result.loss.item<double>()}, {"logprobs", list(now.logprobs)}, {"entropy", list(now.entropy)},
           {"gradients", gradients}};
 }
