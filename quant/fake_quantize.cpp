@@ -99,13 +99,20 @@ void line(const Kernels& k, Job& job, float a, std::int64_t r, std::int64_t n) {
 
 void along_rows(const Kernels& k, Job& job) {
   const ConstView& x = job.in;
-  if (job.spec.scope == Scope::row) {
-    for (std::int64_t r = 0; r < x.rows; ++r) line(k, job, k.finite_max(row(x, r)), r, x.cols);
-    return;
-  }
   // Rows of whole blocks, one after the other in memory, are one long line.
   const auto contiguous = [&](const auto& v) { return v.col_stride == 1 && v.row_stride == v.cols; };
   const bool joined = x.cols % job.spec.block() == 0 && x.rows > 0 && contiguous(x) && contiguous(job.out);
+  if (job.spec.scope == Scope::row) {
+    const std::int64_t blocks = x.cols / job.spec.block(), index = job.first_row * x.cols;
+    std::int64_t r = 0;
+    if (joined && direct(job) && 0 < blocks && blocks <= simd::lanes)  // as many rows as a chunk holds
+      for (std::int64_t n; r < x.rows; r += n) {
+        n = std::min(simd::lanes / blocks, x.rows - r);
+        k.rows_of_blocks(job, at<float>(x, r, 0), at<float>(job.out, r, 0), static_cast<int>(n), static_cast<int>(blocks), index + r * x.cols);
+      }
+    for (; r < x.rows; ++r) line(k, job, k.finite_max(row(x, r)), r, x.cols);
+    return;
+  }
   const std::int64_t lines = joined ? 1 : x.rows, length = joined ? x.rows * x.cols : x.cols;
   for (std::int64_t r = 0; r < lines; ++r) line(k, job, job.tensor_max, r, length);
 }

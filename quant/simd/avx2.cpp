@@ -8,7 +8,7 @@
 
 namespace assay::quant::simd {
 
-const Kernels avx2{finite_max_of, load, store, consecutive_blocks<16>, consecutive_blocks<32>, strip,
+const Kernels avx2{finite_max_of, load, store, consecutive_blocks<16>, consecutive_blocks<32>, rows_of_blocks, strip,
                    consecutive_bf16<16>, consecutive_bf16<32>, strip_bf16};
 const PackKernels pack_avx2{pack_blocks, pack_strip, unpack_blocks, unpack_strip};
 

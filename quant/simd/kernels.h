@@ -50,6 +50,8 @@ struct Kernels {
   // in == out is allowed. `index`: the first element's place in the matrix.
   void (*blocks_of_16)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
   void (*blocks_of_32)(Job& job, float a, const float* in, float* out, int n, std::int64_t index);
+  // The same for `rows` rows of n blocks of 16 each, rows * n <= lanes, each row under its own maximum.
+  void (*rows_of_blocks)(Job& job, const float* in, float* out, int rows, int n, std::int64_t index);
   // A strip of `height` rows (a block, or less) and `width` <= strip_lanes columns: each column is a block, or every 16
   // a tile.
   void (*strip)(Job& job, const float* in, std::ptrdiff_t in_stride, float* out, std::ptrdiff_t out_stride, int height,

@@ -271,11 +271,9 @@ ASSAY_QUANT_INLINE std::int32_t count_sixes(const Round& round, const float* x, 
   return sixes;
 }
 
-// n <= lanes whole blocks, one after the other in memory; `index` is the first element's.
+// The largest magnitude of each of n blocks, as bits, and the largest of all.
 template <int B>
-ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* out, int n, std::int64_t index) {
-  std::int32_t maxima[lanes];
-  float encode[lanes], decode[lanes];
+ASSAY_TARGET std::int32_t block_maxima(const float* in, std::int32_t* maxima, int n) {
   std::int32_t worst = 0;
   int first = 0;
 #if defined(ASSAY_AVX2)
@@ -288,14 +286,13 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
     maxima[b] = m;
   }
   for (int b = 0; b < n; ++b) worst = larger(worst, maxima[b]);
-  if (worst >= infinity_bits) {
-    for (int b = 0; b < n; ++b) {
-      const BlockShape shape{.width = B, .index = index + b * B};
-      job.saturated += reference_block(job.spec, a, in + b * B, out + b * B, shape).saturated;
-    }
-    return;
-  }
-  scales<false>(job.spec.mode, a, {Layout::Kind::rows, in}, maxima, n, encode, decode);
+  return worst;
+}
+
+// n blocks of finite elements, rounded under their scales.
+template <int B>
+ASSAY_TARGET void round_under_scales(Job& job, const float* in, float* out, const std::int32_t* maxima, const float* encode,
+                                     const float* decode, int n, std::int64_t index) {
   with_rounding<B == 16>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
     if (job.count) {
       for (int b = 0; b < n; ++b) job.saturated += count_sixes(round, in + b * B, encode + b, 0, B, index + b * B);
@@ -317,6 +314,54 @@ ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* 
       if (past_caches) stream(block, out + b * B, sizeof block);
     }
   });
+}
+
+// n <= lanes whole blocks, one after the other in memory; `index` is the first element's.
+template <int B>
+ASSAY_TARGET void consecutive_blocks(Job& job, float a, const float* in, float* out, int n, std::int64_t index) {
+  std::int32_t maxima[lanes];
+  float encode[lanes], decode[lanes];
+  if (block_maxima<B>(in, maxima, n) >= infinity_bits) {
+    for (int b = 0; b < n; ++b) {
+      const BlockShape shape{.width = B, .index = index + b * B};
+      job.saturated += reference_block(job.spec, a, in + b * B, out + b * B, shape).saturated;
+    }
+    return;
+  }
+  scales<false>(job.spec.mode, a, {Layout::Kind::rows, in}, maxima, n, encode, decode);
+  round_under_scales<B>(job, in, out, maxima, encode, decode, n, index);
+}
+
+// `rows` rows of n blocks, rows * n <= lanes, one after the other in memory, each row under its own maximum.
+ASSAY_TARGET void rows_of_blocks(Job& job, const float* in, float* out, int rows, int n, std::int64_t index) {
+  constexpr int B = 16;  // MXFP4 has no maximum but a block's
+  std::int32_t maxima[lanes];
+  float encode[lanes], decode[lanes], a[lanes];
+  const bool finite = block_maxima<B>(in, maxima, rows * n) < infinity_bits;
+  if (!finite) {
+    for (int r = 0; r < rows; ++r)
+      consecutive_blocks<B>(job, finite_max_fp32(in + r * n * B, n * B), in + r * n * B, out + r * n * B, n, index + r * n * B);
+    return;
+  }
+  for (int r = 0; r < rows; ++r) {
+    std::int32_t m = 0;
+    for (int b = 0; b < n; ++b) m = larger(m, maxima[r * n + b]);
+    for (int b = 0; b < n; ++b) a[r * n + b] = float_of(m);
+  }
+  with_rule(job.spec.mode, [&](auto tag) ASSAY_QUANT_LAMBDA {
+    using Rule = typename decltype(tag)::type;
+    if constexpr (Rule::candidates == 1) {
+      for (int b = 0; b < rows * n; ++b) {
+        const Scale scale = Rule(a[b])(float_of(maxima[b]));
+        encode[b] = scale.encode;
+        decode[b] = scale.decode;
+      }
+    } else {
+      for (int b = 0; b < rows * n; b += n)
+        scales<false>(job.spec.mode, a[b], {Layout::Kind::rows, in + b * B}, maxima + b, n, encode + b, decode + b);
+    }
+  });
+  round_under_scales<B>(job, in, out, maxima, encode, decode, rows * n, index);
 }
 
 // Raises each of `width` maxima to the largest of its column, four rows at once. magnitude(x): as an integer.

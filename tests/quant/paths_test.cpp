@@ -136,6 +136,38 @@ TEST_CASE("bf16 of any size, with Inf and NaN in some chunks, gives the oracle's
   }
 }
 
+TEST_CASE("fp32 rows under a maximum each, several of them in a chunk, give the oracle's bits") {
+  constexpr std::int64_t rows = 70;
+  for (Named named : all_specs()) {
+    if (named.spec.scope != Scope::row) continue;
+    for (const Rounding rounding : {Rounding::nearest_even, Rounding::stochastic}) {
+      named.spec.rounding = rounding;
+      if (!objection(named.spec, 1).empty()) continue;
+      for (const std::int64_t cols : {16, 48, 96, 250, 1024, 1040}) {
+        for (const bool finite : {true, false}) {
+          std::vector<float> x = nasty(rows * cols, 7);
+          std::fill_n(x.begin() + 5 * cols, cols, 0.f);
+          if (!finite) x[3] = INFINITY, x[static_cast<std::size_t>(40 * cols + 15)] = NAN;
+          const auto by = [&](Path path, bool in_place, bool counts) {
+            std::vector<float> y = in_place ? x : std::vector<float>(x.size());
+            ErrorStats stats;
+            fake_quantize_piece(named.spec, 0, in_place ? y.data() : x.data(), y.data(), rows, cols, 1, counts ? &stats : nullptr, path);
+            std::vector<std::uint32_t> bits;
+            for (const float v : y) bits.push_back(std::bit_cast<std::uint32_t>(v));
+            return std::pair(bits, stats.saturated);
+          };
+          const auto expected = by(Path::reference, false, true);
+          for (const Path path : available_paths()) {
+            CAPTURE(named.name, std::string(name(rounding)), cols, finite, std::string(name(path)));
+            CHECK((by(path, false, true) == expected));
+            CHECK((by(path, true, false).first == expected.first));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("bf16: every magnitude under scales of every mantissa gives the oracle's bits") {
   // A block's maximum takes all 128 mantissas, its other elements all magnitudes of the ten octaves below it.
   constexpr int one = 0x3f80, below = 10 * 128;
