@@ -1,7 +1,7 @@
 """One GRPO step by TRL and by assay-train, and sampling by transformers' generate: the same model, the same prompts, as
 many samples, tokens and updates, fp32, nothing quantized, two threads each, one after the other in one run; and the
 ratios. Then our step under W4A4, weights and activations of all projections quantized in sampling and training as e13g has
-it, beside our own fp32 step. --ours leaves TRL out.
+it, beside our own fp32 step, by turns: a workload's `rounds` runs of each. --ours leaves TRL out.
 
   tools/parity-setup.sh peers
   .deps/peers/bin/python bench/peers/trl.py --build build/default [--workload tiny] [--steps 3] [--threads 2]
@@ -33,13 +33,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve() != pathlib.Path(__file__).resolve().parent]
 
 WORKLOADS = {
-    "tiny": dict(prompts=64, length=40, samples=8, new=26, updates=4, lora=16,
+    "tiny": dict(prompts=64, length=40, samples=8, new=26, updates=4, lora=16, rounds=8,
                  shape=dict(hidden_size=96, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
                             intermediate_size=240, vocab_size=512)),
-    "small": dict(prompts=8, length=128, samples=8, new=128, updates=4, lora=16,
+    "small": dict(prompts=8, length=128, samples=8, new=128, updates=4, lora=16, rounds=3,
                   shape=dict(hidden_size=288, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=6,
                              intermediate_size=768, vocab_size=8192)),
-    "smol": dict(prompts=4, length=100, samples=8, new=128, updates=4, lora=16, shape=None),
+    "smol": dict(prompts=4, length=100, samples=8, new=128, updates=4, lora=16, rounds=1, shape=None),
 }
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ENDS = {"tiny": 1, "small": 1, "smol": 16}  # the end of text; 16: a token of SmolLM2's that its training left aside
@@ -268,21 +268,24 @@ def main():
             def ours(quant=None):
                 return run_ours(workload, options.threads, options.steps, model, questions, quant)
 
-            plain = ours()
             if not options.ours:
+                plain = ours()
                 theirs = trl_in_child(name, options, model, questions)
                 print(f"{name:6} TRL: step {theirs['step']:.2f} s, ours {plain['step']:.2f} s, {theirs['step'] / plain['step']:.1f} times; generate "
                       f"{theirs['tokens_per_s']:.0f} tokens/s, ours {plain['tokens_per_s']:.0f}, {plain['tokens_per_s'] / theirs['tokens_per_s']:.1f} "
                       f"times; memory {theirs['memory_gb']:.2f} GB, ours {plain['memory_gb']:.2f}, "
                       f"{100 * plain['memory_gb'] / theirs['memory_gb']:.0f} %", flush=True)
+            sides = {quant: [] for quant in (None, *W4A4)}
+            for turn in range(workload["rounds"]):  # forwards and backwards: what the machine does meanwhile falls on all
+                for quant in list(sides)[::1 if turn % 2 == 0 else -1]:
+                    sides[quant].append(ours(quant))
+            figures = {quant: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for quant, runs in sides.items()}
+            fastest = {quant: min(run["step"] for run in runs) for quant, runs in sides.items()}
             for quant in W4A4:
-                # Between two runs in fp32, which show what the machine itself moves meanwhile.
-                quantized, again = ours(quant), ours()
-                fp32 = (plain["step"] + again["step"]) / 2
-                print(f"{name:6} W4A4 {quant}: step {quantized['step']:.3f} s, fp32 {plain['step']:.3f} and {again['step']:.3f} s, share "
-                      f"{quantized['step'] / fp32:.2f}; sampling {quantized['tokens_per_s']:.0f} tokens/s, fp32 {plain['tokens_per_s']:.0f} and "
-                      f"{again['tokens_per_s']:.0f}; memory {quantized['memory_gb']:.2f} GB", flush=True)
-                plain = again
+                mine, fp32 = figures[quant], figures[None]
+                print(f"{name:6} W4A4 {quant}: step {mine['step']:.3f} s, fp32 {fp32['step']:.3f} s, share {mine['step'] / fp32['step']:.2f}; fastest of "
+                      f"{workload['rounds']} {fastest[quant]:.3f} and {fastest[None]:.3f} s, {fastest[quant] / fastest[None]:.2f}; sampling "
+                      f"{mine['tokens_per_s']:.0f} tokens/s, fp32 {fp32['tokens_per_s']:.0f}; memory {mine['memory_gb']:.2f} GB", flush=True)
 
 
 if __name__ == "__main__":
