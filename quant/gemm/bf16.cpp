@@ -20,7 +20,8 @@ struct Place {
   bool add;
 };
 
-// MR rows of A times P panels of B, of which the last may be narrower.
+// MR rows of A times P panels of B, of which the last may be narrower. With one panel, `next` is the panel read after it, as it is
+// with several: it is asked for meanwhile, as in impl.h.
 template <int MR, int P>
 ASSAY_INLINE void tile(i64 length, const std::uint32_t* a, i64 lda, const std::uint32_t* b, i64 next, const Place& to, i64 columns) {
   __m512 acc[MR][P];
@@ -32,6 +33,7 @@ ASSAY_INLINE void tile(i64 length, const std::uint32_t* a, i64 lda, const std::u
     __m512bh bk[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) bk[p] = (__m512bh)_mm512_loadu_si512(b + k * panel + p * next);
+    if constexpr (P == 1) __builtin_prefetch(b + k * panel + next, 0, 2);
 #pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) {
       const __m512bh ai = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[i * lda + k]));
@@ -57,26 +59,27 @@ ASSAY_INLINE void tile(i64 length, const std::uint32_t* a, i64 lda, const std::u
 }
 
 // Enough sums at once that none waits for its last one.
-__attribute__((noinline)) void rows(i64 m, i64 length, const std::uint32_t* a, i64 lda, const std::uint32_t* b, Place to, i64 columns) {
+__attribute__((noinline)) void rows(i64 m, i64 length, const std::uint32_t* a, i64 lda, const std::uint32_t* b, i64 next, Place to,
+                                    i64 columns) {
   const auto go_on = [&](i64 done) {
     m -= done;
     a += done * lda;
     to.c += done * to.ldc;
     if (to.factor) to.factor += done * to.step;
   };
-  for (; m >= 14; go_on(14)) tile<14, 1>(length, a, lda, b, 0, to, columns);
+  for (; m >= 14; go_on(14)) tile<14, 1>(length, a, lda, b, next, to, columns);
   if (m >= 8) {
-    tile<8, 1>(length, a, lda, b, 0, to, columns);
+    tile<8, 1>(length, a, lda, b, next, to, columns);
     go_on(8);
   }
   switch (m) {
-    case 7: tile<7, 1>(length, a, lda, b, 0, to, columns); break;
-    case 6: tile<6, 1>(length, a, lda, b, 0, to, columns); break;
-    case 5: tile<5, 1>(length, a, lda, b, 0, to, columns); break;
-    case 4: tile<4, 1>(length, a, lda, b, 0, to, columns); break;
-    case 3: tile<3, 1>(length, a, lda, b, 0, to, columns); break;
-    case 2: tile<2, 1>(length, a, lda, b, 0, to, columns); break;
-    case 1: tile<1, 1>(length, a, lda, b, 0, to, columns); break;
+    case 7: tile<7, 1>(length, a, lda, b, next, to, columns); break;
+    case 6: tile<6, 1>(length, a, lda, b, next, to, columns); break;
+    case 5: tile<5, 1>(length, a, lda, b, next, to, columns); break;
+    case 4: tile<4, 1>(length, a, lda, b, next, to, columns); break;
+    case 3: tile<3, 1>(length, a, lda, b, next, to, columns); break;
+    case 2: tile<2, 1>(length, a, lda, b, next, to, columns); break;
+    case 1: tile<1, 1>(length, a, lda, b, next, to, columns); break;
     default: break;
   }
 }
@@ -107,7 +110,10 @@ void pairs(i64 m, const std::uint32_t* a, i64 lda, const PackedPairs& b, i64 n0,
       }
       for (; mb == 3 && n + 2 * panel <= n1; n += 2 * panel) tile<3, 2>(kb, ak, lda, at(n), all * panel, place(n), 2 * panel);
       for (; mb == 4 && n + 2 * panel <= n1; n += 2 * panel) tile<4, 2>(kb, ak, lda, at(n), all * panel, place(n), 2 * panel);
-      for (; n < n1; n += panel) rows(mb, kb, ak, lda, at(n), place(n), least(panel, n1 - n));
+      for (; n < n1; n += panel) {
+        const std::uint32_t* const ahead = n + panel < n1 ? at(n + panel) : b.data.data() + n0 * all + (last ? 0 : k0 + kb) * panel;
+        rows(mb, kb, ak, lda, at(n), ahead - at(n), place(n), least(panel, n1 - n));
+      }
       k0 += kb;
     } while (k0 < all);
   }

@@ -10,11 +10,15 @@
 namespace assay::quant::gemm::ASSAY_GEMM_SPACE {
 namespace {
 
+// Weights that are larger than the caches are read at the memory's pace, unless a panel is asked for while the one before it
+// is multiplied: a processor's own prefetcher ends with the page.
+ASSAY_INLINE void ask_for(const float* line) { __builtin_prefetch(line, 0, 2); }
+
 // MR rows of A times NV * 8 columns of B, over k in [0, length). B's rows are ldb apart, and every 16 of its columns
-// `next` from the 16 before.
+// `next` from the 16 before. ahead: a packed panel that is read soon, or null: no matter which, nothing is read from it here.
 template <int MR, int NV>
-ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, i64 next, float* c, i64 ldc,
-                       i64 columns, float alpha, const float* bias, bool accumulate) {
+ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, i64 next, const float* ahead, float* c,
+                       i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
   v8 acc[MR][NV];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; ++i)
@@ -24,6 +28,7 @@ ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const f
     v8 bk[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) bk[j] = load(b + k * ldb + j / 2 * next + j % 2 * 8);
+    if constexpr (NV <= 2) ask_for(ahead + k * panel);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       const v8 ai = splat(a[i * a_row + k * a_col]);
@@ -67,13 +72,14 @@ ASSAY_INLINE v16 fma16(v16 a, v16 b, v16 c) {
 
 // tile<MR, 2>, each sum in the same order, so the same bits: a panel is one vector, and 14 rows of it hide the latency.
 template <int MR>
-ASSAY_INLINE void tile16(i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c, i64 ldc,
-                         i64 columns, float alpha, const float* bias, bool accumulate) {
+ASSAY_INLINE void tile16(i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, const float* ahead, float* c,
+                         i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
   v16 acc[MR];
 #pragma GCC unroll 14
   for (int i = 0; i < MR; ++i) acc[i] = v16{};
   for (i64 k = 0; k < length; ++k) {
     const v16 bk = *reinterpret_cast<const v16u*>(b + k * ldb);
+    ask_for(ahead + k * panel);
 #pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) acc[i] = fma16(splat16(a[i * a_row + k * a_col]), bk, acc[i]);
   }
@@ -91,55 +97,55 @@ ASSAY_INLINE void tile16(i64 length, const float* a, i64 a_row, i64 a_col, const
   }
 }
 
-ASSAY_INLINE void panel_rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c,
-                             i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
+ASSAY_INLINE void panel_rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, const float* ahead,
+                             float* c, i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
   for (; m >= 14; m -= 14, a += 14 * a_row, c += 14 * ldc)
-    tile16<14>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+    tile16<14>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
   if (m >= 8) {
-    tile16<8>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+    tile16<8>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
     m -= 8, a += 8 * a_row, c += 8 * ldc;
   }
   switch (m) {
-    case 7: tile16<7>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
-    case 6: tile16<6>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
-    case 5: tile16<5>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
-    case 4: tile16<4>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
-    case 3: tile16<3>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
-    case 2: tile16<2>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
-    case 1: tile16<1>(length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate); break;
+    case 7: tile16<7>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 6: tile16<6>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 5: tile16<5>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 4: tile16<4>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 3: tile16<3>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 2: tile16<2>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 1: tile16<1>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate); break;
     default: break;
   }
 }
 #endif
 
 template <int NV>
-ASSAY_INLINE void rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, float* c,
+ASSAY_INLINE void rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, const float* ahead, float* c,
                        i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
   for (; m >= 6; m -= 6, a += 6 * a_row, c += 6 * ldc)
-    tile<6, NV>(length, a, a_row, a_col, b, ldb, panel, c, ldc, columns, alpha, bias, accumulate);
+    tile<6, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate);
   switch (m) {
-    case 5: tile<5, NV>(length, a, a_row, a_col, b, ldb, panel, c, ldc, columns, alpha, bias, accumulate); break;
-    case 4: tile<4, NV>(length, a, a_row, a_col, b, ldb, panel, c, ldc, columns, alpha, bias, accumulate); break;
-    case 3: tile<3, NV>(length, a, a_row, a_col, b, ldb, panel, c, ldc, columns, alpha, bias, accumulate); break;
-    case 2: tile<2, NV>(length, a, a_row, a_col, b, ldb, panel, c, ldc, columns, alpha, bias, accumulate); break;
-    case 1: tile<1, NV>(length, a, a_row, a_col, b, ldb, panel, c, ldc, columns, alpha, bias, accumulate); break;
+    case 5: tile<5, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 4: tile<4, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 3: tile<3, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 2: tile<2, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate); break;
+    case 1: tile<1, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate); break;
     default: break;
   }
 }
 
 // Not inlined: two instances of the tiles, shared by both forms of the product.
 __attribute__((noinline)) void rows16(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb,
-                                      float* c, i64 ldc, i64 columns, float alpha, const float* bias,
+                                      const float* ahead, float* c, i64 ldc, i64 columns, float alpha, const float* bias,
                                       bool accumulate) {
 #ifdef ASSAY_GEMM_WIDE
-  panel_rows(m, length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+  panel_rows(m, length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
 #else
-  rows<2>(m, length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+  rows<2>(m, length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
 #endif
 }
 __attribute__((noinline)) void rows8(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb,
-                                     float* c, i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
-  rows<1>(m, length, a, a_row, a_col, b, ldb, c, ldc, columns, alpha, bias, accumulate);
+                                     const float* ahead, float* c, i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
+  rows<1>(m, length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
 }
 
 ASSAY_INLINE i64 least(i64 a, i64 b) { return a < b ? a : b; }
@@ -172,20 +178,21 @@ void packed(i64 m, const float* a, i64 a_row, i64 a_col, const Packed& b, i64 fi
       const auto at_once = [&](auto rows, auto panels) {
         for (; n0 + panels.value * panel <= last; n0 += panels.value * panel)
           tile<rows.value, 2 * panels.value>(kb, ak, a_row, a_col, b.data.data() + n0 * b.k + k0 * panel, panel, b.k * panel,
-                                             c + m0 * ldc + n0, ldc, panels.value * panel, alpha, bias ? bias + n0 : nullptr, add);
+                                             nullptr, c + m0 * ldc + n0, ldc, panels.value * panel, alpha, bias ? bias + n0 : nullptr, add);
       };
       if (mb == 1) at_once(Count<1>{}, Count<4>{});
       if (mb == 2) at_once(Count<2>{}, Count<2>{});
       if (mb == 3) at_once(Count<3>{}, Count<2>{});
       for (; n0 < last; n0 += panel) {
-        const float* bk = b.data.data() + n0 * b.k + k0 * panel;
+        const float* const bk = b.data.data() + n0 * b.k + k0 * panel;
+        const float* const ahead = n0 + panel < last ? bk + b.k * panel : b.data.data() + first * b.k + (k0 + kb < b.k ? k0 + kb : 0) * panel;
         const i64 columns = least(panel, last - n0);
         const float* from = bias ? bias + n0 : nullptr;
         float* to = c + m0 * ldc + n0;
         if (columns > 8)
-          rows16(mb, kb, ak, a_row, a_col, bk, panel, to, ldc, columns, alpha, from, add);
+          rows16(mb, kb, ak, a_row, a_col, bk, panel, ahead, to, ldc, columns, alpha, from, add);
         else
-          rows8(mb, kb, ak, a_row, a_col, bk, panel, to, ldc, columns, alpha, from, add);
+          rows8(mb, kb, ak, a_row, a_col, bk, panel, ahead, to, ldc, columns, alpha, from, add);
       }
     }
   }
@@ -206,13 +213,13 @@ void strided(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const fl
     i64 n0 = 0;
     // One or two rows, as attention has while decoding: several panels at once, or each sum waits for its last one.
     for (; m == 1 && n0 + 64 <= n; n0 += 64)
-      tile<1, 8>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 64, alpha, nullptr, add);
+      tile<1, 8>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, nullptr, c + n0, ldc, 64, alpha, nullptr, add);
     for (; m == 1 && n0 + 48 <= n; n0 += 48)
-      tile<1, 6>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 48, alpha, nullptr, add);
+      tile<1, 6>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, nullptr, c + n0, ldc, 48, alpha, nullptr, add);
     for (; m == 1 && n0 + 32 <= n; n0 += 32)
-      tile<1, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 32, alpha, nullptr, add);
+      tile<1, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, nullptr, c + n0, ldc, 32, alpha, nullptr, add);
     for (; m == 2 && n0 + 32 <= n; n0 += 32)
-      tile<2, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, c + n0, ldc, 32, alpha, nullptr, add);
+      tile<2, 4>(kb, ak, a_row, a_col, b + k0 * ldb + n0, ldb, panel, nullptr, c + n0, ldc, 32, alpha, nullptr, add);
     for (; n0 < n; n0 += panel) {
       const i64 columns = least(panel, n - n0);
       const float* bk = b + k0 * ldb + n0;
@@ -226,9 +233,9 @@ void strided(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const fl
         stride = panel;
       }
       if (columns > 8)
-        rows16(m, kb, ak, a_row, a_col, bk, stride, c + n0, ldc, columns, alpha, nullptr, add);
+        rows16(m, kb, ak, a_row, a_col, bk, stride, bk, c + n0, ldc, columns, alpha, nullptr, add);
       else
-        rows8(m, kb, ak, a_row, a_col, bk, stride, c + n0, ldc, columns, alpha, nullptr, add);
+        rows8(m, kb, ak, a_row, a_col, bk, stride, bk, c + n0, ldc, columns, alpha, nullptr, add);
     }
   }
 }
