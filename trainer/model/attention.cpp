@@ -95,30 +95,32 @@ void mixed(const float* weights, const Seen& seen, const float* prompt, const fl
                 1.f, true);
 }
 
-// Calls f(row, seen, key/value head, first of its group) for every row of groups [from, to).
+// A group of rows (one prompt's) and one key/value head: what one thread does, since its rows add to the same gradients, in order.
+std::int64_t shares(const Layout& layout, const Heads& heads) { return (static_cast<std::int64_t>(layout.group.size()) - 1) * heads.kv_heads; }
+
+// Calls f(row, seen, key/value head, first of its share) for every row of shares [from, to).
 template <class F>
 void each_row(const Layout& layout, const Heads& heads, const float* k, const float* v, const float* prompt_k,
               const float* prompt_v, std::int64_t from, std::int64_t to, F f) {
   const std::int64_t width = heads.key_width();
-  for (std::int64_t g = from; g < to; ++g) {
-    for (std::int64_t j = 0; j < heads.kv_heads; ++j) {
-      for (std::int64_t i = layout.group[static_cast<std::size_t>(g)]; i < layout.group[static_cast<std::size_t>(g + 1)];
-           ++i) {
-        const auto row = static_cast<std::size_t>(layout.order[static_cast<std::size_t>(i)]);
-        Seen seen;
-        seen.own = layout.length[row];
-        seen.own_wide = round_up(seen.own, panel);
-        seen.own_k = k + layout.start[row] * width + j * heads.size;
-        seen.own_v = v + layout.start[row] * width + j * heads.size;
-        if (layout.prompt[row] >= 0) {
-          const auto p = static_cast<std::size_t>(layout.prompt[row]);
-          seen.prompt = layout.prompt_length[p];
-          seen.prompt_wide = round_up(seen.prompt, panel);
-          seen.prompt_k = prompt_k + layout.prompt_start[p] * width + j * heads.size;
-          seen.prompt_v = prompt_v + layout.prompt_start[p] * width + j * heads.size;
-        }
-        f(row, seen, j, i == layout.group[static_cast<std::size_t>(g)]);
+  for (std::int64_t share = from; share < to; ++share) {
+    const auto g = static_cast<std::size_t>(share / heads.kv_heads);
+    const std::int64_t j = share % heads.kv_heads;
+    for (std::int64_t i = layout.group[g]; i < layout.group[g + 1]; ++i) {
+      const auto row = static_cast<std::size_t>(layout.order[static_cast<std::size_t>(i)]);
+      Seen seen;
+      seen.own = layout.length[row];
+      seen.own_wide = round_up(seen.own, panel);
+      seen.own_k = k + layout.start[row] * width + j * heads.size;
+      seen.own_v = v + layout.start[row] * width + j * heads.size;
+      if (layout.prompt[row] >= 0) {
+        const auto p = static_cast<std::size_t>(layout.prompt[row]);
+        seen.prompt = layout.prompt_length[p];
+        seen.prompt_wide = round_up(seen.prompt, panel);
+        seen.prompt_k = prompt_k + layout.prompt_start[p] * width + j * heads.size;
+        seen.prompt_v = prompt_v + layout.prompt_start[p] * width + j * heads.size;
       }
+      f(row, seen, j, i == layout.group[g]);
     }
   }
 }
@@ -143,8 +145,7 @@ struct AttentionNode : torch::autograd::Node {
     const std::int64_t e = heads.size, qw = heads.query_width(), kw = heads.key_width();
     const std::int64_t repeat = heads.heads / heads.kv_heads;
     const float scale = 1.f / std::sqrt(static_cast<float>(e));
-    // Rows of a prompt are one thread's: they add to the same gradients, in order.
-    over_rows(static_cast<std::int64_t>(layout->group.size()) - 1, 1, [&](std::int64_t from, std::int64_t to) {
+    over_rows(shares(*layout, heads), 1, [&](std::int64_t from, std::int64_t to) {
       Scratch s;
       bool turned = false;
       each_row(*layout, heads, pk, pv, ppk, ppv, from, to,
@@ -210,7 +211,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   const std::int64_t e = heads.size, qw = heads.query_width(), kw = heads.key_width();
   const std::int64_t repeat = heads.heads / heads.kv_heads;
   const float scale = 1.f / std::sqrt(static_cast<float>(e));
-  over_rows(static_cast<std::int64_t>(layout->group.size()) - 1, 1, [&](std::int64_t from, std::int64_t to) {
+  over_rows(shares(*layout, heads), 1, [&](std::int64_t from, std::int64_t to) {
     Scratch s;
     each_row(*layout, heads, pk, pv, ppk, ppv, from, to,
              [&](std::size_t row, const Seen& seen, std::int64_t j, bool first) {

@@ -1,5 +1,7 @@
 #include "trainer/model/head.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -93,7 +95,9 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
   float *pl = mutable_data(scores.logprobs), *pe = mutable_data(scores.entropy),
         *ps = graph ? mutable_data(slope) : nullptr;
   const auto inverse = static_cast<float>(1.0 / temperature);
-  const std::int64_t chunk = chunk_rows(vocabulary);
+  // As many chunks for each thread.
+  const std::int64_t most = chunk_rows(vocabulary), chunks = kernels::round_up((m + most - 1) / most, at::get_num_threads());
+  const std::int64_t chunk = std::max<std::int64_t>(1, (m + chunks - 1) / std::max<std::int64_t>(1, chunks));
   over_rows((m + chunk - 1) / chunk, 1, [&](std::int64_t from, std::int64_t to) {
     std::vector<float> logits(static_cast<std::size_t>(std::min(chunk, m) * vocabulary));
     for (std::int64_t r0 = from * chunk; r0 < std::min(m, to * chunk); r0 += chunk) {

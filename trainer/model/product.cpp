@@ -20,8 +20,9 @@ void by_rows_or_panels(std::int64_t m, std::int64_t k, std::int64_t n, const Pro
     over_rows(m, row_grain, [&](std::int64_t from, std::int64_t to) { f(from, to, 0, n); });
     return;
   }
-  // 1/8 of a millisecond's work at least.
-  const std::int64_t panels = (n + panel - 1) / panel, grain = std::max<std::int64_t>(1, (1 << 21) / std::max<std::int64_t>(1, m * k * panel));
+  // Some 20 µs at least; up to eight rows take as long as the panels take to be read.
+  const std::int64_t panels = (n + panel - 1) / panel;
+  const std::int64_t grain = std::max<std::int64_t>(1, (1 << 21) / std::max<std::int64_t>(1, std::max<std::int64_t>(m, 8) * k * panel));
   over_rows(panels, grain, [&](std::int64_t from, std::int64_t to) { f(0, m, from * panel, std::min(n, to * panel)); });
 }
 
