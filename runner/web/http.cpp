@@ -7,9 +7,12 @@
 #include <atomic>
 #include <cctype>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
+#include <thread>
 
 namespace assay::runner::web {
 
@@ -32,7 +35,9 @@ std::string Request::header(const std::string& name) const {
 struct HttpServer::Impl {
   httplib::Server server;
   Handler handler;
-  std::atomic<bool> stopping{false};
+  std::mutex beginning;
+  bool begun = false;
+  std::atomic<bool> stopping{false}, ended{false};
 
   void answer(const httplib::Request& in, httplib::Response& out) {
     Request request;
@@ -96,10 +101,24 @@ HttpServer::HttpServer(const HttpOptions& options, Handler handler) : impl_(std:
 
 HttpServer::~HttpServer() = default;
 
-void HttpServer::run() { impl_->server.listen_after_bind(); }
+void HttpServer::run() {
+  {
+    const std::lock_guard lock(impl_->beginning);
+    if (impl_->stopping) return;
+    impl_->begun = true;
+  }
+  impl_->server.listen_after_bind();
+  impl_->ended = true;
+}
 
+// httplib takes no notice of a stop() that comes before it listens.
 void HttpServer::stop() {
-  impl_->stopping = true;
+  {
+    const std::lock_guard lock(impl_->beginning);
+    impl_->stopping = true;
+    if (!impl_->begun) return;
+  }
+  while (!impl_->server.is_running() && !impl_->ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   impl_->server.stop();
 }
 

@@ -46,7 +46,7 @@ class HttpServer {
   HttpServer(const HttpOptions& options, Handler handler);
   ~HttpServer();
   int port() const { return port_; }
-  void run();                                            // serves until stop()
+  void run();                                            // serves until stop(), not at all if that came first
   void stop();                                           // from any thread; streams end within a second
   bool stopping() const;
 

@@ -1,6 +1,8 @@
 // `assay serve` over real sockets: headers, escaping, tokens, streams. What a browser makes of it: browser.mjs.
+#include <atomic>
 #include <regex>
 #include <set>
+#include <thread>
 
 #include "runner/web/access.h"
 #include "tests/runner/home.h"
@@ -398,6 +400,23 @@ TEST_CASE("serve: a taken port is refused in a sentence; listening elsewhere tha
   const Result said = home.finish(open, "open");
   CHECK(said.code == 0);
   CHECK_THAT(said.err, Catch::Contains("without password or encryption"));
+}
+
+TEST_CASE("a server that is told to stop does so, whether it serves already or not yet") {
+  for (const int delay : {-1, 0, 0, 0, 0, 1, 2}) {   // ms; before it begins; at the same time; a little later
+    runner::web::HttpServer server({}, [](const runner::web::Request&) { return runner::web::Response(); });
+    if (delay < 0) server.stop();
+    std::atomic<bool> ended = false;
+    std::thread serving([&] {
+      server.run();
+      ended = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::max(delay, 0)));
+    if (delay >= 0) server.stop();
+    CHECK(eventually([&] { return ended.load(); }));
+    if (!ended) server.stop();
+    serving.join();
+  }
 }
 
 TEST_CASE("access: loopback is told from the rest, and tokens differ") {
