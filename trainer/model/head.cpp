@@ -95,9 +95,10 @@ Scores score_tokens(const at::Tensor& hidden, Matrix& head, const at::Tensor& ta
   float *pl = mutable_data(scores.logprobs), *pe = mutable_data(scores.entropy),
         *ps = graph ? mutable_data(slope) : nullptr;
   const auto inverse = static_cast<float>(1.0 / temperature);
-  // As many chunks for each thread.
-  const std::int64_t most = chunk_rows(vocabulary), chunks = kernels::round_up((m + most - 1) / most, at::get_num_threads());
-  const std::int64_t chunk = std::max<std::int64_t>(1, (m + chunks - 1) / std::max<std::int64_t>(1, chunks));
+  // As many chunks for each thread, if they are not too small to be worth the head.
+  const std::int64_t most = chunk_rows(vocabulary), threads = std::clamp<std::int64_t>(m / 32, 1, at::get_num_threads());
+  const std::int64_t chunks = std::max<std::int64_t>(1, kernels::round_up((m + most - 1) / most, threads));
+  const std::int64_t chunk = std::max<std::int64_t>(1, (m + chunks - 1) / chunks);
   over_rows((m + chunk - 1) / chunk, 1, [&](std::int64_t from, std::int64_t to) {
     std::vector<float> logits(static_cast<std::size_t>(std::min(chunk, m) * vocabulary));
     for (std::int64_t r0 = from * chunk; r0 < std::min(m, to * chunk); r0 += chunk) {
