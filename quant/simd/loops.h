@@ -291,7 +291,7 @@ ASSAY_TARGET std::int32_t block_maxima(const float* in, std::int32_t* maxima, in
 
 // n blocks of finite elements, rounded under their scales.
 template <int B>
-ASSAY_TARGET void round_under_scales(Job& job, const float* in, float* out, const std::int32_t* maxima, const float* encode,
+ASSAY_TARGET void round_under_scales(Job& job, const float* in, float* out, [[maybe_unused]] const std::int32_t* maxima, const float* encode,
                                      const float* decode, int n, std::int64_t index) {
   with_rounding<B == 16>(job.spec, [&](const auto& round) ASSAY_QUANT_LAMBDA {
     if (job.count) {

@@ -58,7 +58,7 @@ std::shared_ptr<const CodedRows> code_rows(const at::Tensor& x, const at::Tensor
       coded->plain.push_back({i, i + 1});
     }
   });
-  std::sort(coded->plain.begin(), coded->plain.end(), [](RowPiece x, RowPiece y) { return x.begin < y.begin; });
+  std::sort(coded->plain.begin(), coded->plain.end(), [](RowPiece left, RowPiece right) { return left.begin < right.begin; });
   return coded;
 }
 
