@@ -15,7 +15,8 @@ namespace {
 ASSAY_INLINE void ask_for(const float* line) { __builtin_prefetch(line, 0, 2); }
 
 // MR rows of A times NV * 8 columns of B, over k in [0, length). B's rows are ldb apart, and every 16 of its columns
-// `next` from the 16 before. ahead: a packed panel that is read soon, or null: no matter which, nothing is read from it here.
+// `next` from the 16 before. ahead: a packed panel that is read soon, or null; only the
+// first rows ask for it.
 template <int MR, int NV>
 ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, i64 next, const float* ahead, float* c,
                        i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
@@ -28,7 +29,7 @@ ASSAY_INLINE void tile(i64 length, const float* a, i64 a_row, i64 a_col, const f
     v8 bk[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) bk[j] = load(b + k * ldb + j / 2 * next + j % 2 * 8);
-    if constexpr (NV <= 2) ask_for(ahead + k * panel);
+    if (NV <= 2 && ahead) ask_for(ahead + k * panel);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       const v8 ai = splat(a[i * a_row + k * a_col]);
@@ -79,7 +80,7 @@ ASSAY_INLINE void tile16(i64 length, const float* a, i64 a_row, i64 a_col, const
   for (int i = 0; i < MR; ++i) acc[i] = v16{};
   for (i64 k = 0; k < length; ++k) {
     const v16 bk = *reinterpret_cast<const v16u*>(b + k * ldb);
-    ask_for(ahead + k * panel);
+    if (ahead) ask_for(ahead + k * panel);
 #pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) acc[i] = fma16(splat16(a[i * a_row + k * a_col]), bk, acc[i]);
   }
@@ -99,7 +100,7 @@ ASSAY_INLINE void tile16(i64 length, const float* a, i64 a_row, i64 a_col, const
 
 ASSAY_INLINE void panel_rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, const float* ahead,
                              float* c, i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
-  for (; m >= 14; m -= 14, a += 14 * a_row, c += 14 * ldc)
+  for (; m >= 14; m -= 14, a += 14 * a_row, c += 14 * ldc, ahead = nullptr)
     tile16<14>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
   if (m >= 8) {
     tile16<8>(length, a, a_row, a_col, b, ldb, ahead, c, ldc, columns, alpha, bias, accumulate);
@@ -121,7 +122,7 @@ ASSAY_INLINE void panel_rows(i64 m, i64 length, const float* a, i64 a_row, i64 a
 template <int NV>
 ASSAY_INLINE void rows(i64 m, i64 length, const float* a, i64 a_row, i64 a_col, const float* b, i64 ldb, const float* ahead, float* c,
                        i64 ldc, i64 columns, float alpha, const float* bias, bool accumulate) {
-  for (; m >= 6; m -= 6, a += 6 * a_row, c += 6 * ldc)
+  for (; m >= 6; m -= 6, a += 6 * a_row, c += 6 * ldc, ahead = nullptr)
     tile<6, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate);
   switch (m) {
     case 5: tile<5, NV>(length, a, a_row, a_col, b, ldb, panel, ahead, c, ldc, columns, alpha, bias, accumulate); break;
@@ -233,9 +234,9 @@ void strided(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_col, const fl
         stride = panel;
       }
       if (columns > 8)
-        rows16(m, kb, ak, a_row, a_col, bk, stride, bk, c + n0, ldc, columns, alpha, nullptr, add);
+        rows16(m, kb, ak, a_row, a_col, bk, stride, nullptr, c + n0, ldc, columns, alpha, nullptr, add);
       else
-        rows8(m, kb, ak, a_row, a_col, bk, stride, bk, c + n0, ldc, columns, alpha, nullptr, add);
+        rows8(m, kb, ak, a_row, a_col, bk, stride, nullptr, c + n0, ldc, columns, alpha, nullptr, add);
     }
   }
 }
