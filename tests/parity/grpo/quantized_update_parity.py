@@ -38,7 +38,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-torch.set_num_threads(2)
+torch.set_num_threads(2 if options.smollm2 else 1)  # small models gain nothing from a second one
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BASE_LAYER = r"^.*\.base_layer$"
 TEMPERATURE, RANK, ALPHA = 0.8, 4, 8
