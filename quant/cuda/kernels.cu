@@ -90,8 +90,12 @@ void launch(Kernel kernel, std::int64_t threads, void* stream, const Arguments&.
   const std::int64_t blocks = blocks_in(threads, block_threads);
   if (blocks == 0) return;
   if (blocks > std::numeric_limits<int>::max()) throw std::runtime_error("CUDA: the matrix is too large for one launch");
-  kernel<<<static_cast<unsigned>(blocks), block_threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
-  check(cudaGetLastError(), "launch");
+  // Not <<<...>>>: what is plain C++ runs on the host too, by tests/cuda_host.
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(block_threads);
+  config.stream = static_cast<cudaStream_t>(stream);
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
 }
 
 // What dispatch.h asks to be run, as kernels on a stream.

@@ -1,13 +1,13 @@
-// The CUDA kernels' bits against the scalar oracle's: the kernels' bodies thread after thread on the host, always; the
-// kernels themselves where there is a GPU. One list of cases for both.
+// The CUDA kernels' bits against the scalar oracle's: kernels.cu on the host (tests/cuda_host), always; on a GPU where there is
+// one. One list of cases for both.
 #include <algorithm>
 #include <array>
 #include <functional>
 #include <memory>
 
 #include "catch.h"
+#include "cuda_host/device.h"
 #include "data.h"
-#include "quant/cuda/dispatch.h"
 #include "quant/cuda/loader.h"
 #include "quant/hadamard.h"
 #include "quant/half.h"
@@ -15,70 +15,9 @@
 
 using namespace assay::quant;
 using namespace assay::quant::test;
-using cuda::Job;
 using cuda::Matrix;
 
 namespace {
-
-// What dispatch.h asks for, done by loops. Blocks of threads may run in any order, so they go backwards here.
-struct HostThreads {
-  template <Type T, int B>
-  void rows(const Job& job, int group) const {
-    const std::int64_t threads = cuda::RowBlocks<T, B>::threads(job, group);
-    for (std::int64_t last = threads; last > 0; last -= std::max(group, 1)) {
-      const std::int64_t first = last - std::max(group, 1);
-      std::int32_t m = 0;
-      if (group) {
-        for (std::int64_t t = first; t < last; ++t) m = std::max(m, cuda::RowBlocks<T, B>::largest(job, t, group));
-      }
-      for (std::int64_t t = first; t < last; ++t) cuda::RowBlocks<T, B>::run(job, t, group, m);
-    }
-  }
-  template <Type T, int B>
-  void columns(const Job& job) const {
-    for (std::int64_t t = cuda::ColumnBlocks<T, B>::threads(job); t-- > 0;) cuda::ColumnBlocks<T, B>::run(job, t);
-  }
-  template <Type T, int B>
-  void packed_columns(const Job& job) const {
-    for (std::int64_t t = cuda::PackedColumns<T, B>::threads(job); t-- > 0;) cuda::PackedColumns<T, B>::run(job, t);
-  }
-  template <bool Inverse>
-  void hadamard(const Job& job, std::uint16_t signs) const {
-    for (std::int64_t t = cuda::Hadamard<Inverse>::threads(job); t-- > 0;) cuda::Hadamard<Inverse>::run(job, t, signs);
-  }
-  template <Type T>
-  void errors(const cuda::ErrorJob& job, std::int64_t threads) const {
-    for (std::int64_t t = 0; t < threads; ++t) add(*sums, cuda::part_of_errors<T>(job, t, threads));
-  }
-  ErrorStats* sums = nullptr;
-  template <Type T>
-  void tiles(const Job& job) const {
-    // To whole blocks of threads, as a launch does it.
-    constexpr int block = cuda::block_threads;
-    const std::int64_t threads = cuda::blocks_in(cuda::TileRow<T>::threads(job), block) * block;
-    for (std::int64_t first = threads - 16; first >= 0; first -= 16) {
-      cuda::TileRow<T> lanes[16];
-      typename cuda::TileRow<T>::Found tile{0, false};
-      for (int i = 0; i < 16; ++i) {
-        const auto found = lanes[i].load(job, first + i);
-        tile.largest = std::max(tile.largest, found.largest);
-        tile.strays |= found.strays;
-      }
-      float sums[2][16];
-      for (int i = 0; i < 16; ++i) {
-        const auto errors = lanes[i].errors(job, tile);
-        sums[0][i] = errors.first;
-        sums[1][i] = errors.second;
-      }
-      const float of_first = block::tile_sum(sums[0]), of_second = block::tile_sum(sums[1]);
-      for (auto& lane : lanes) lane.finish(job, tile, {of_first, of_second});
-    }
-  }
-  template <Type T>
-  void finite_max(const Job& job, std::int64_t threads, std::int32_t* max) const {
-    for (std::int64_t t = 0; t < threads; ++t) *max = std::max(*max, cuda::part_of_finite_max<T>(job, t, threads));
-  }
-};
 
 std::size_t bytes_of(Type type) { return type == Type::fp32 ? 4 : 2; }
 
@@ -88,66 +27,10 @@ struct Buffer {
   std::size_t offset;
 };
 
-// Where the kernels run: they quantize the matrix in `buffer`, in place or into `out`, a copy of `buffer` before.
+// The kernels on matrices in the host's memory: in `buffer`, in place or into `out`, a copy of `buffer` before. Vectors for
+// results have the right sizes.
 struct Machine {
-  virtual ~Machine() = default;
-  virtual float finite_max(const Matrix& matrix, const Buffer& buffer) = 0;
-  virtual void fake_quantize(const Spec& spec, const Matrix& matrix, const Buffer& buffer, Buffer& out, int axis,
-                             float tensor_max, bool in_place) = 0;
-  // The operand's elements, rows behind each other, and its factors; both have the right sizes. For matrices without gaps.
-  virtual void operand(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max, std::vector<std::uint16_t>& out,
-                       std::vector<float>& factors) = 0;
-  // Into the vectors, which have the right sizes.
-  virtual void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
-                    std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) = 0;
-  virtual ErrorStats errors(const Matrix& matrix, const Buffer& x, const Buffer& dq, const std::vector<std::uint8_t>& codes,
-                            double damping) = 0;
-  virtual void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) = 0;
-};
-
-struct Host : Machine {
-  float finite_max(const Matrix& matrix, const Buffer& buffer) override {
-    std::int32_t bits = 0;
-    const void* x = buffer.bytes.data() + buffer.offset * bytes_of(matrix.type);
-    cuda::dispatch_finite_max(matrix, x, &bits, 96, HostThreads{});
-    return std::bit_cast<float>(bits);
-  }
-  void fake_quantize(const Spec& spec, const Matrix& matrix, const Buffer& buffer, Buffer& out, int axis,
-                     float tensor_max, bool in_place) override {
-    const std::size_t at = buffer.offset * bytes_of(matrix.type);
-    void* to = out.bytes.data() + at;
-    const void* from = in_place ? to : buffer.bytes.data() + at;
-    cuda::dispatch_fake_quantize(spec, matrix, from, to, axis, &tensor_max, HostThreads{});
-  }
-  void operand(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max, std::vector<std::uint16_t>& out,
-               std::vector<float>& factors) override {
-    cuda::dispatch_operand(spec, matrix, buffer.bytes.data() + buffer.offset * bytes_of(matrix.type), out.data(), factors.data(),
-                           &tensor_max, HostThreads{});
-  }
-  void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
-            std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) override {
-    cuda::dispatch_pack(spec, matrix, buffer.bytes.data() + buffer.offset * bytes_of(matrix.type), axis, codes.data(),
-                        scales.data(), maxima.data(), &tensor_max, HostThreads{});
-  }
-  ErrorStats errors(const Matrix& matrix, const Buffer& x, const Buffer& dq, const std::vector<std::uint8_t>& codes,
-                    double damping) override {
-    ErrorStats sums;
-    HostThreads threads;
-    threads.sums = &sums;
-    const std::size_t at = x.offset * bytes_of(matrix.type);
-    cuda::dispatch_errors(matrix, x.bytes.data() + at, dq.bytes.data() + at, codes.empty() ? nullptr : codes.data(), damping,
-                          96, threads);
-    return sums;
-  }
-  void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) override {
-    cuda::dispatch_hadamard(matrix, buffer.bytes.data() + buffer.offset * 4, out.bytes.data() + buffer.offset * 4, signs,
-                            inverse, HostThreads{});
-  }
-};
-
-struct Gpu : Machine {
   cuda::Device& device;
-  explicit Gpu(cuda::Device& d) : device(d) {}
 
   using Memory = std::unique_ptr<void, std::function<void(void*)>>;
   Memory memory(const void* from, std::size_t bytes) {
@@ -155,7 +38,7 @@ struct Gpu : Machine {
     device.upload(m.get(), from, bytes);
     return m;
   }
-  float finite_max(const Matrix& matrix, const Buffer& buffer) override {
+  float finite_max(const Matrix& matrix, const Buffer& buffer) {
     float max = -1;
     const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), result = memory(&max, sizeof max);
     device.finite_max(matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * bytes_of(matrix.type),
@@ -164,7 +47,7 @@ struct Gpu : Machine {
     return max;
   }
   void fake_quantize(const Spec& spec, const Matrix& matrix, const Buffer& buffer, Buffer& out, int axis,
-                     float tensor_max, bool in_place) override {
+                     float tensor_max, bool in_place) {
     const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), max = memory(&tensor_max, sizeof tensor_max),
                  to = memory(out.bytes.data(), out.bytes.size());
     const std::size_t at = buffer.offset * bytes_of(matrix.type);
@@ -173,8 +56,9 @@ struct Gpu : Machine {
                          static_cast<const float*>(max.get()));
     device.download(out.bytes.data(), to.get(), out.bytes.size());
   }
+  // For matrices without gaps: elements, rows behind each other, and factors.
   void operand(const Spec& spec, const Matrix& matrix, const Buffer& buffer, float tensor_max, std::vector<std::uint16_t>& out,
-               std::vector<float>& factors) override {
+               std::vector<float>& factors) {
     const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), max = memory(&tensor_max, sizeof tensor_max),
                  to = memory(out.data(), out.size() * 2), above = memory(factors.data(), factors.size() * sizeof(float));
     device.operand(spec, matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * bytes_of(matrix.type), to.get(),
@@ -183,7 +67,7 @@ struct Gpu : Machine {
     device.download(factors.data(), above.get(), factors.size() * sizeof(float));
   }
   void pack(const Spec& spec, const Matrix& matrix, const Buffer& buffer, int axis, float tensor_max,
-            std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) override {
+            std::vector<std::uint8_t>& codes, std::vector<std::uint8_t>& scales, std::vector<float>& maxima) {
     const auto bytes = maxima.size() * sizeof(float);
     const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), max = memory(&tensor_max, sizeof tensor_max),
                  to_codes = memory(codes.data(), codes.size()), to_scales = memory(scales.data(), scales.size()),
@@ -196,14 +80,14 @@ struct Gpu : Machine {
     device.download(maxima.data(), to_maxima.get(), bytes);
   }
   ErrorStats errors(const Matrix& matrix, const Buffer& x, const Buffer& dq, const std::vector<std::uint8_t>& codes,
-                    double damping) override {
+                    double damping) {
     const Memory in = memory(x.bytes.data(), x.bytes.size()), out = memory(dq.bytes.data(), dq.bytes.size()),
                  packed = memory(codes.data(), codes.size());
     const std::size_t at = x.offset * bytes_of(matrix.type);
     return device.errors(matrix, static_cast<std::uint8_t*>(in.get()) + at, static_cast<std::uint8_t*>(out.get()) + at,
                          codes.empty() ? nullptr : static_cast<const std::uint8_t*>(packed.get()), damping);
   }
-  void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) override {
+  void hadamard(const Matrix& matrix, const Buffer& buffer, Buffer& out, std::uint16_t signs, bool inverse) {
     const Memory in = memory(buffer.bytes.data(), buffer.bytes.size()), to = memory(out.bytes.data(), out.bytes.size());
     device.hadamard(matrix, static_cast<std::uint8_t*>(in.get()) + buffer.offset * 4,
                     static_cast<std::uint8_t*>(to.get()) + buffer.offset * 4, signs, inverse);
@@ -396,10 +280,6 @@ void whole_list(Machine& machine) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 // Against quant/hadamard.h's own loop, rows apart and not, in place and not.
 void hadamard_list(Machine& machine) {
   std::uint32_t seed = 7;
@@ -420,16 +300,26 @@ void hadamard_list(Machine& machine) {
   CHECK_THROWS_WITH(machine.hadamard({Type::fp32, 1, 17, 17, 0}, none, none, 0, false), Catch::Contains("multiple of 16"));
 }
 
-}  // namespace
-
-TEST_CASE("the kernels' bodies, thread by thread on the host, give the oracle's bits") {
-  Host host;
-  whole_list(host);
-  hadamard_list(host);
-  const Buffer in = buffer_of(normal(64, 1), Type::fp32, {Type::fp32, 2, 32, 32, 0}, 0);
+// What the CPU says of a spec, a device says.
+void refusals(Machine& machine) {
+  const Matrix matrix{Type::fp32, 2, 32, 32, 0};
+  const Buffer in = buffer_of(normal(64, 1), Type::fp32, matrix, 0);
   Buffer out = in;
   const Spec wrong{.format = Format::mxfp4, .mode = Mode::te};
-  CHECK_THROWS_WITH(host.fake_quantize(wrong, {Type::fp32, 2, 32, 32, 0}, in, out, 1, 1, false), Catch::Contains("other format"));
+  CHECK_THROWS_WITH(machine.fake_quantize(wrong, matrix, in, out, 1, 1, false), Catch::Contains("other format"));
+}
+
+}  // namespace
+
+TEST_CASE("kernels.cu on the host gives the oracle's bits") {
+  Machine host{cuda::host_device()};
+  // The host waits for what it reads, and gives back what it takes.
+  assay::cuda_host::defer(true);
+  whole_list(host);
+  hadamard_list(host);
+  refusals(host);
+  assay::cuda_host::defer(false);
+  CHECK(assay::cuda_host::allocations() == 0);
 }
 
 TEST_CASE("the kernels on a GPU give the oracle's bits") {
@@ -439,9 +329,10 @@ TEST_CASE("the kernels on a GPU give the oracle's bits") {
     assay::test::report_skipped("CUDA kernels against the oracle", opened.missing);
     return;
   }
-  Gpu gpu(*opened.device);
+  Machine gpu{*opened.device};
   whole_list(gpu);
   hadamard_list(gpu);
+  refusals(gpu);
   for (const Named& named : all_specs()) compare(gpu, named.spec, nasty(1000 * 4112, 99), 1000, 4112);
 }
 
