@@ -1,5 +1,5 @@
-// What one thread of a kernel does, as host/device functions of a job and the thread's place in it: the kernels call
-// them for all threads at once, the tests one after the other on the host.
+// What one thread of a kernel does, as host/device functions of a job and the thread's place in it. Plain C++, so that the
+// kernels run on the host too (tests/cuda_host).
 //
 // A thread owns whole blocks: it loads them with 16-byte loads where they are whole and aligned, finds the maximum, the
 // scale (block.h's rules) and the elements in registers, and stores once. No shared memory. Where several threads need

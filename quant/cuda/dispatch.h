@@ -1,4 +1,4 @@
-// From a call to the bodies that do it, for whoever can run them: the GPU (kernels.cu), or a loop on the host (tests).
+// From a call to the bodies that do it, for whoever can run them: kernels.cu.
 #pragma once
 
 #include <algorithm>

@@ -18,8 +18,17 @@
 namespace assay::cuda_host {
 namespace {
 
-constexpr std::size_t stack_bytes = 256 << 10;  // a body at -O0 under a sanitizer holds some 10 KB
+constexpr std::size_t stack_bytes = 128 << 10;  // a body at -O0 under a sanitizer holds some 10 KB
 Block* entered = nullptr;                       // for fiber_main(), which takes no pointer
+
+const char* name(Kind kind) {
+  switch (kind) {
+    case Kind::barrier: return "__syncthreads()";
+    case Kind::shuffle_xor: return "__shfl_xor_sync()";
+    case Kind::reduce_max: return "__reduce_max_sync()";
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -68,11 +77,11 @@ std::uint32_t Block::wait(const Exchange& exchange, std::uint32_t value) {
 // ---- who has met ----
 
 std::string Block::described(unsigned thread) const {
-  const std::string name = "thread " + std::to_string(thread) + " of block " + std::to_string(blockIdx.x);
-  if (thread >= threads_.size()) return name + " does not exist";
-  if (threads_[thread].state == Thread::ended) return name + " has ended";
+  const std::string who = "thread " + std::to_string(thread) + " of block " + std::to_string(blockIdx.x);
+  if (thread >= threads_.size()) return who + " does not exist";
+  if (threads_[thread].state == Thread::ended) return who + " has ended";
   const Exchange& in = threads_[thread].exchange;
-  return name + " waits in " + in.name + ", line " + std::to_string(in.line);
+  return who + " waits in " + name(in.kind) + ", line " + std::to_string(in.line);
 }
 
 void Block::exchange_in_warp(unsigned first, unsigned lane) {
@@ -93,9 +102,8 @@ void Block::exchange_in_warp(unsigned first, unsigned lane) {
   for (unsigned l = 0; l < 32; ++l) {
     if (!(exchange.mask >> l & 1)) continue;
     Thread& thread = threads_[first + l];
-    // A distance of 0 is the reduction's.
-    thread.result = exchange.lanes ? threads_[first + (l ^ static_cast<unsigned>(exchange.lanes))].value
-                                   : static_cast<std::uint32_t>(largest);
+    thread.result = exchange.kind == Kind::reduce_max ? static_cast<std::uint32_t>(largest)
+                                                      : threads_[first + (l ^ static_cast<unsigned>(exchange.lanes))].value;
     thread.state = Thread::released;
   }
 }
@@ -107,7 +115,7 @@ bool Block::release() {
   for (unsigned t = 0; t < threads_.size(); ++t) {
     if (threads_[t].state == Thread::ended) ++ended;
     if (threads_[t].state != Thread::waiting) continue;
-    if (threads_[t].exchange.name == barrier) at_barrier.push_back(t);
+    if (threads_[t].exchange.kind == Kind::barrier) at_barrier.push_back(t);
     else exchange_in_warp(t / 32 * 32, t % 32);
   }
   if (at_barrier.size() + ended == threads_.size()) {

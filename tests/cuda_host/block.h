@@ -13,15 +13,15 @@
 
 namespace assay::cuda_host {
 
+enum class Kind { barrier, shuffle_xor, reduce_max };
 // What a thread waits in. Two threads meet where all of it is the same.
 struct Exchange {
-  const char* name = nullptr;
+  Kind kind = Kind::barrier;
   unsigned mask = 0;  // the lanes that it names; of no meaning for a whole block
   int lanes = 0;      // a shuffle's distance
   int line = 0;
   bool operator==(const Exchange&) const = default;
 };
-constexpr const char* barrier = "__syncthreads()";
 
 class Block {
  public:

@@ -63,6 +63,7 @@ void check_guards() {
 }
 
 cudaError_t allocate(void** memory, std::size_t bytes, bool of_a_stream) {
+  if (runtime().memory.size() >= 1000) throw Fault("1000 pieces of device memory are not given back");
   auto* whole = static_cast<Byte*>(::operator new(bytes + 2 * guard, std::align_val_t(alignment)));
   std::memset(whole, untouched, bytes + 2 * guard);
   std::memset(whole + guard, unwritten, bytes);
@@ -137,15 +138,14 @@ cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> threa
 }
 
 std::uint32_t shuffle_xor(unsigned mask, std::uint32_t value, int lanes, int line) {
-  if (lanes <= 0) throw Fault("__shfl_xor_sync: a distance of " + std::to_string(lanes) + " lanes");
-  return runtime().block.wait({"__shfl_xor_sync()", mask, lanes, line}, value);
+  return runtime().block.wait({Kind::shuffle_xor, mask, lanes, line}, value);
 }
 std::int32_t reduce_max(unsigned mask, std::int32_t value, int line) {
   return static_cast<std::int32_t>(
-      runtime().block.wait({"__reduce_max_sync()", mask, 0, line}, static_cast<std::uint32_t>(value)));
+      runtime().block.wait({Kind::reduce_max, mask, 0, line}, static_cast<std::uint32_t>(value)));
 }
 void synchronize_block(int line) {
-  runtime().block.wait({barrier, 0, 0, line}, 0);
+  runtime().block.wait({Kind::barrier, 0, 0, line}, 0);
 }
 
 void defer(bool on) {

@@ -1,9 +1,10 @@
 // The CUDA kernels' bits against the scalar oracle's: kernels.cu on the host (tests/cuda_host), always; on a GPU where there is
 // one. One list of cases for both.
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <memory>
+#include <random>
+#include <utility>
 
 #include "catch.h"
 #include "cuda_host/device.h"
@@ -252,6 +253,60 @@ std::vector<Named> more_specs() {
   return specs;
 }
 
+// Tiles whose candidates' errors differ by no more than what fp32 rounds off: which is chosen hangs on the order in which the
+// rows are added.
+std::vector<float> undecided_tiles(std::size_t tiles) {
+  using Rule = block::FourOverSix<false>;
+  const float am = 6;
+  const Rule rule(am);
+  struct Row {
+    std::vector<float> x;
+    float errors[2];
+    double difference() const { return double{errors[0]} - errors[1]; }
+  };
+  const auto row_of = [&](std::vector<float> x) {
+    for (float& v : x) v = std::clamp(v, -am, am);
+    const auto error = [&](const block::Scale& scale) { return block::error_sum(rule, scale, x.data(), 16, 1); };
+    const float first = error(rule(am)), second = error(rule.second(am));
+    return Row{std::move(x), {first, second}};
+  };
+  std::vector<Row> rows;
+  for (std::uint32_t i = 0; i < 2000; ++i) rows.push_back(row_of(normal(16, i, 2)));
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.difference() < b.difference(); });
+  std::mt19937 random(1);
+  std::vector<float> x;
+  while (x.size() < tiles * 256) {
+    std::vector<const Row*> tile;
+    const Row with_maximum = row_of(std::vector<float>(16, am));
+    tile.push_back(&with_maximum);
+    double sum = with_maximum.difference();
+    while (tile.size() < 14) {
+      tile.push_back(&rows[random() % rows.size()]);
+      sum += tile.back()->difference();
+    }
+    // The two rows that come closest to making it up.
+    std::pair best{rows.begin(), std::prev(rows.end())};
+    const auto left = [&](const auto& pair) { return sum + pair.first->difference() + pair.second->difference(); };
+    for (auto at = best; at.first < at.second; left(at) < 0 ? static_cast<void>(++at.first) : static_cast<void>(--at.second))
+      if (std::abs(left(at)) < std::abs(left(best))) best = at;
+    tile.push_back(&*best.first);
+    tile.push_back(&*best.second);
+    float trees[2][16], others[2] = {};
+    for (int c = 0; c < 2; ++c) {
+      for (std::size_t r = 0; r < 16; ++r) trees[c][r] = tile[r]->errors[c];
+      float sums[16];
+      for (int r = 0; r < 16; ++r) sums[r] = trees[c][r];
+      for (int half = 1; half < 16; half *= 2)
+        for (int r = 0; r < 16; r += 2 * half) sums[r] += sums[r + half];
+      others[c] = sums[0];
+    }
+    const float first = block::tile_sum(trees[0]), second = block::tile_sum(trees[1]);
+    if ((second < first) == (others[1] < others[0])) continue;
+    for (const Row* row : tile) x.insert(x.end(), row->x.begin(), row->x.end());
+  }
+  return x;
+}
+
 void whole_list(Machine& machine) {
   for (const Named& named : more_specs()) {
     CAPTURE(named.name);
@@ -266,6 +321,7 @@ void whole_list(Machine& machine) {
     for (const Form& form : {Form{3, 0}, Form{0, 1}, Form{16, 4}, Form{5, 7, true}, Form{0, 0, true}}) {
       for (const std::int64_t cols : {64, 77}) compare(machine, named.spec, nasty(35 * cols, ++seed), 35, cols, form);
     }
+    if (named.spec.tiles && named.spec.mode == Mode::te46_mae) compare(machine, named.spec, undecided_tiles(8), 8 * 16, 16);
     // A piece of a larger matrix: what is random goes by the place in that.
     compare(machine, named.spec, normal(32 * 48, ++seed), 32, 48, {}, 64);
     for (const NonFinite policy : {NonFinite::propagate, NonFinite::hw_saturate}) {
@@ -300,6 +356,19 @@ void hadamard_list(Machine& machine) {
   CHECK_THROWS_WITH(machine.hadamard({Type::fp32, 1, 17, 17, 0}, none, none, 0, false), Catch::Contains("multiple of 16"));
 }
 
+// The maximum is found wherever it stands, with more pieces of 16 bytes than a processor has threads.
+void maximum_anywhere(Machine& machine) {
+  const std::int64_t pieces = 5000;
+  const Matrix matrix{Type::fp32, 1, 4 * pieces, 4 * pieces, 0};
+  const std::vector<float> x(static_cast<std::size_t>(4 * pieces), -1.0f);
+  for (const std::int64_t piece : {0, 1, 31, 32, 255, 256, 2046, 2047, 2048, 2049, 2304, 4095, 4096, 4097, 4999}) {
+    CAPTURE(piece);
+    auto with = x;
+    with[static_cast<std::size_t>(4 * piece + piece % 4)] = -2;
+    CHECK(machine.finite_max(matrix, buffer_of(with, Type::fp32, matrix, 0)) == 2);
+  }
+}
+
 // What the CPU says of a spec, a device says.
 void refusals(Machine& machine) {
   const Matrix matrix{Type::fp32, 2, 32, 32, 0};
@@ -317,6 +386,7 @@ TEST_CASE("kernels.cu on the host gives the oracle's bits") {
   assay::cuda_host::defer(true);
   whole_list(host);
   hadamard_list(host);
+  maximum_anywhere(host);
   refusals(host);
   assay::cuda_host::defer(false);
   CHECK(assay::cuda_host::allocations() == 0);
@@ -332,6 +402,7 @@ TEST_CASE("the kernels on a GPU give the oracle's bits") {
   Machine gpu{*opened.device};
   whole_list(gpu);
   hadamard_list(gpu);
+  maximum_anywhere(gpu);
   refusals(gpu);
   for (const Named& named : all_specs()) compare(gpu, named.spec, nasty(1000 * 4112, 99), 1000, 4112);
 }
