@@ -13,7 +13,7 @@ struct DoctorJob {
   std::string config_json, derived_json;
   int threads = 1;
   std::vector<std::string> options{};  // more of assay-train doctor's command line
-  bool alone = false;                  // needs the machine's memory for itself
+  bool alone = false;                  // needs the machine's memory, or its GPU, for itself
 };
 
 struct DoctorResult {

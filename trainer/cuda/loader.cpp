@@ -76,7 +76,7 @@ OpenedGpu open() {
   if (!fs::exists(module))
     return missing(module.string() + " is not there: this was built without CUDA's headers, which `make setup` brings");
   if (const auto& kernels = quant::cuda::open_device(); !kernels.device) return missing(kernels.missing, only_cpu);
-  // cuBLAS sums in one order only with workspaces of its own, and LibTorch asks for that to be said before the first product.
+  // cuBLAS promises one order of sums only with workspaces of a size that is given; LibTorch reads it at the first product.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   if (const std::string wrong = open_torch(); !wrong.empty()) return missing(wrong);
   void* handle = dlopen(module.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -95,23 +95,6 @@ OpenedGpu open() {
 }
 
 }  // namespace
-
-std::vector<fs::path> torch_folders() {
-  std::vector<fs::path> folders;
-  const auto add = [&](const fs::path& folder) {
-    if (std::find(folders.begin(), folders.end(), folder) == folders.end()) folders.push_back(folder);
-  };
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<void*>(static_cast<at::Context& (*)()>(&at::globalContext)), &info) && info.dli_fname)
-    add(fs::path(info.dli_fname).parent_path());
-  if (const char* site = std::getenv("ASSAY_TORCH")) add(fs::path(site) / "torch" / "lib");
-  return folders;
-}
-
-std::string loader_error() {
-  const char* error = dlerror();
-  return error ? error : "no reason given";
-}
 
 const OpenedGpu& open_gpu() {
   static const OpenedGpu opened = open();

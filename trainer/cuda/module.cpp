@@ -61,6 +61,9 @@ class Gpu : public Accelerator {
   }
 
   std::unique_ptr<Graph> capture(const std::function<void()>& work) override {
+    // A graph has memory of its own, and while it is recorded LibTorch gives none back of what it keeps for later, not even that
+    // of graphs that are gone: it would say that the GPU is full.
+    c10::cuda::CUDACachingAllocator::emptyCache();
     auto recorded = std::make_unique<Recorded>();
     recorded->graph.capture_begin();
     try {

@@ -146,7 +146,8 @@ void measure_gradients(Session& session, const Sampled& sampled, Measurements& r
     auto random = at::detail::createCPUGenerator(
         derive_seed(static_cast<std::uint64_t>(session.config.train.seed), 1, Purpose::doctor));
     for (const auto& parameter : adapter)
-      if (parameter.name.find(".lora_B.") != std::string::npos) parameter.tensor.normal_(0.0, 0.02, random);
+      if (parameter.name.find(".lora_B.") != std::string::npos)  // drawn on the host: the same on each device
+        parameter.tensor.copy_(at::empty(parameter.tensor.sizes(), at::kFloat).normal_(0.0, 0.02, random));
   }
   const Sampled few = first_groups(sampled, 4, session.config.rollout.samples_per_prompt);
   decoder.set_phase(Phase::training);

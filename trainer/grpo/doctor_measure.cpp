@@ -124,7 +124,7 @@ void measure_errors_and_gap(Session& session, const Sampled& sampled, Measuremen
     sampler = config.quant.format != "none" && config.quant.apply_during != "both" ? forward(Phase::rollout) : trained;
     sums.report(result);
   }
-  const auto t = trained.logprobs.contiguous(), s = sampler.logprobs.contiguous();
+  const auto t = trained.logprobs.to(at::kCPU).contiguous(), s = sampler.logprobs.to(at::kCPU).contiguous();
   const auto in_training = t.accessor<float, 2>(), in_sampling = s.accessor<float, 2>();
   for (std::size_t r = 0; r < sampled.rollout.logprobs.size(); ++r)
     for (std::size_t i = 0; i < sampled.rollout.logprobs[r].size(); ++i) {

@@ -32,9 +32,9 @@ class AtenScope {
   bool before_;
 };
 
-// What cannot be drawn or summed twice the same way is refused by LibTorch in deterministic mode by the operation's name, also
-// where the use at hand has one result: copies to places that are all different, cumulative sums along rows. While one of
-// these lives they are let through.
+// In deterministic mode LibTorch takes a longer way on CUDA for what could have several results, also where the use at hand has
+// one: it sorts the places of a copy to places that are all different, and sums rows by blocks in order. While one of these
+// lives it takes the short way.
 class OneResult {
  public:
   OneResult();

@@ -70,6 +70,7 @@ struct MoveNode : torch::autograd::Node {
   at::Tensor from, to;
   std::int64_t rows = 0;  // of x
   variable_list apply(variable_list&& grads) override {
+    const OneResult once;
     const at::Tensor& dy = grads[0];
     return {at::zeros({rows, dy.size(1)}, dy.options()).index_copy_(0, from, dy.index_select(0, to))};
   }
@@ -81,6 +82,7 @@ at::Tensor moved(const at::Tensor& x, const at::Tensor& from, const at::Tensor& 
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;
+    const OneResult once;
     y = at::zeros({rows, x.size(1)}, x.options()).index_copy_(0, to, x.index_select(0, from));
   }
   if (any_wants_graph(x)) {

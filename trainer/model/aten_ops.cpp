@@ -86,7 +86,7 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) { return at::sil
 at::Tensor bf16_rounded(const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kFloat); }
 
 at::Tensor rotate(const at::Tensor& x, std::int64_t heads, const at::Tensor& cosine, const at::Tensor& sine) {
-  const std::vector<at::Tensor> half = x.view({x.size(0), heads, -1}).chunk(2, 2);
+  const std::vector<at::Tensor> half = x.view({x.size(0), heads, x.size(1) / heads}).chunk(2, 2);
   return at::cat({half[0] * cosine - half[1] * sine, half[1] * cosine + half[0] * sine}, 2).view(x.sizes());
 }
 

@@ -17,6 +17,7 @@ StaticDecode::StaticDecode(Model& model, const PromptCache& prompts, std::int64_
       rows_per_prompt_(rows_per_prompt),
       capacity_(std::max<std::int64_t>(max_new, 1)) {
   const at::NoGradGuard no_grad;
+  const OneResult once;  // a prompt's token has one place
   const at::TensorOptions options = prompts.last.options();
   const std::int64_t kv = model.heads.kv_heads, e = model.heads.size;
   for (const std::int64_t length : prompts.length) longest_ = std::max(longest_, length);

@@ -14,8 +14,8 @@
 namespace assay::train {
 namespace {
 
-// Running sums of p, double [M, V], along the rows. LibTorch sums a single row in an order that depends on timing, several in
-// one order.
+// Running sums of p, double [M, V], along the rows. Within OneResult LibTorch sums a single row in an order that depends on
+// timing, several in one order.
 at::Tensor running_sums(const at::Tensor& p) {
   return p.size(0) == 1 ? at::cumsum(p.expand({2, p.size(1)}), 1).narrow(0, 0, 1) : at::cumsum(p, 1);
 }
@@ -32,7 +32,6 @@ at::Tensor draw(const at::Tensor& p, const at::Tensor& u) {
 // What top-k, then top-p, then min-p leave of p, double [M, V] in descending order; zeros elsewhere.
 at::Tensor cut(at::Tensor p, const SamplerOptions& options) {
   const at::Tensor place = at::arange(p.size(1), p.options().dtype(at::kLong));
-  // masked_fill and not where: the latter copies its number from the host.
   if (options.top_k > 0) p = p.masked_fill(place >= options.top_k, 0.0);
   const at::Tensor sums = running_sums(p), mass = sums.narrow(1, sums.size(1) - 1, 1);
   const at::Tensor before = at::constant_pad_nd(sums, {1, -1});  // the sum of the places in front of each
