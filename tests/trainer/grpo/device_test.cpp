@@ -42,6 +42,7 @@ json started(const fs::path& run) {
 
 spec::Config short_run() {
   spec::Config config = tiny_config();
+  config.train.device = "cpu";  // whatever else runs in this program
   config.train.steps = 2;
   config.train.threads = 1;  // operations this small would spend their time waiting for each other's threads
   config.optimizer.warmup_steps = 0;
@@ -186,7 +187,7 @@ TEST_CASE("device: without a GPU a run is refused in one sentence", "[device]") 
   CHECK_FALSE(torch_folders().empty());
 }
 
-TEST_CASE("device: on the GPU", "[device]") {
+TEST_CASE("device: on the GPU", "[device][gpu]") {
   const OpenedGpu& opened = open_gpu();
   if (!opened.accelerator) {
     std::printf("SKIPPED: no GPU: %s\n", opened.missing.c_str());

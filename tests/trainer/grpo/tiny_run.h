@@ -119,8 +119,14 @@ inline void write_tiny_problems(const fs::path& file, int count, int first) {
   write_text(file, lines);
 }
 
+// train.device of tiny_config(): "cuda" in the program that has a stand-in for a GPU (tests/trainer/gpu).
+inline std::string tiny_device = "cpu";
+// Where sums do not depend on what else is in a batch, so that the sampler's log-probs are the trainer's to the bit.
+inline bool on_cpu() { return tiny_device == "cpu"; }
+
 inline spec::Config tiny_config() {
   spec::Config config;
+  config.train.device = tiny_device;
   config.model.path = "model";
   config.data.train = "train.jsonl";
   config.data.test = "test.jsonl";

@@ -292,6 +292,29 @@ TEST_CASE_METHOD(OneThread, "aten: groups of different sizes, prompts without ro
   CHECK(distance(gradients[1], gradients[0]) < backward_tolerance);
 }
 
+TEST_CASE_METHOD(OneThread, "aten: responses of one token and of none, for which no token is computed behind the prompts", "[aten]") {
+  Setup setup;
+  setup.full = GENERATE(false, true);
+  if (GENERATE(false, true)) setup.quant = quant_config("pre", true);
+  const Sequences prompts = random_sequences(2, 3, 9, 8), responses = {{1}, {}, {4}, {7}};
+  std::vector<TokenLogprobs> scored;
+  std::vector<std::vector<NamedTensor>> gradients;
+  for (const bool by_aten : {false, true}) {
+    Decoder decoder = made(setup, by_aten);
+    decoder.set_phase(Phase::training);
+    scored.push_back(token_logprobs(decoder, prompts, responses, 2, 1.0));
+    scored.back().logprobs.sum().backward();
+    gradients.emplace_back();
+    for (const NamedTensor& t : decoder.trainable())
+      gradients.back().push_back({t.name, t.tensor.grad().defined() ? t.tensor.grad() : at::zeros_like(t.tensor)});
+  }
+  CHECK(distance(scored[1].logprobs, scored[0].logprobs) < forward_tolerance);
+  for (std::size_t i = 0; i < gradients[0].size(); ++i) {
+    INFO(gradients[0][i].name);
+    CHECK(distance(gradients[1][i].tensor, gradients[0][i].tensor) < backward_tolerance);
+  }
+}
+
 TEST_CASE_METHOD(OneThread, "aten: sampling draws the same tokens", "[aten]") {
   Setup setup;
   SamplerOptions options = sampling(4, 40);
@@ -427,7 +450,7 @@ TEST_CASE_METHOD(OneThread, "aten: a W4A4 decoder with exact products is the one
   CHECK_FALSE(b.equal(a));        // and whose products are not, but for their sums
 }
 
-TEST_CASE_METHOD(OneThread, "aten: the same on a GPU", "[aten]") {
+TEST_CASE_METHOD(OneThread, "aten: the same on a GPU", "[aten][gpu]") {
   const OpenedGpu& opened = open_gpu();
   if (!opened.accelerator) {
     std::printf("SKIPPED: no GPU: %s\n", opened.missing.c_str());
