@@ -149,7 +149,7 @@ TEST_CASE("stand-in: device memory is watched") {
     CHECK(reinterpret_cast<std::uintptr_t>(at) % 256 == 0);
     CHECK(assay::cuda_host::allocations() == before + 2);
     CHECK(cudaMemcpy(bytes, at, 16, cudaMemcpyDeviceToHost) == cudaSuccess);
-    CHECK(bytes[0] == 0xa5);
+    CHECK(bytes[0] == 0x7b);
     CHECK(cudaMemcpy(at, bytes, 17, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
     CHECK(cudaMemcpy(at + 1, bytes, 16, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
     CHECK(cudaMemcpy(bytes, at, 16, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);

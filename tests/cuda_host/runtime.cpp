@@ -28,7 +28,7 @@ using Byte = unsigned char;
 
 // Device memory: aligned as CUDA's, bytes before and behind it that nobody may touch.
 constexpr std::size_t alignment = 256, guard = 256;
-constexpr Byte untouched = 0xc3, unwritten = 0xa5;
+constexpr Byte untouched = 0xc3, unwritten = 0x7b;  // large in every type
 
 struct Allocation {
   std::size_t bytes;

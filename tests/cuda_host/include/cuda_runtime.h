@@ -7,7 +7,7 @@
 //     that not all threads which have not ended come to;
 //   - results that hang on an order: blocks, and threads between two exchanges, run in one that changes from launch to launch;
 //   - device memory freed twice, never, or in the wrong way, copied from or to beyond its end, written to right beside it;
-//     what was never written holds 0xa5 in all bytes;
+//     what was never written is large in every type;
 //   - after defer(true): results read before the stream was waited for;
 //   - launches beyond a GPU's limits.
 // It cannot show what only a device's compiler and hardware do: what stands in `#ifdef __CUDA_ARCH__` (conversion
