@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs and only what is missing; says what it does; may be repeated or interrupted.
 #   Debian packages   tools/debian-packages, by apt (as root, or through sudo when that asks no password); with the argument
-#                     `tests` also tools/debian-packages-tests, as far as they can be had
+#                     `tests` also tools/debian-packages-tests and -browser, as far as they can be had
 #   LibTorch          tools/libtorch.lock, from PyPI into .deps/torch of this checkout, each wheel checked by SHA-256
 #   nvcc              tools/cuda.lock, likewise into .deps/cuda; where it cannot be had, or with ASSAY_CUDA=off, the build
 #                     does without the CUDA kernels
@@ -46,7 +46,9 @@ packages() {  # list
 }
 packages tools/debian-packages || exit 1
 if [ "${1:-}" = tests ]; then
-  packages tools/debian-packages-tests || say "tests that need those will be reported as skipped" >&2
+  for list in tools/debian-packages-tests tools/debian-packages-browser; do
+    packages $list || say "tests that need those will be reported as skipped" >&2
+  done
 fi
 
 # ---- wheels from PyPI --------------------------------------------------------------------------------------------
