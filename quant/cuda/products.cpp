@@ -101,7 +101,8 @@ class Lt : public Products {
 
   std::string name() const override { return name_; }
   std::string fp4_missing() const override {
-    return major_ == 10 ? "" : "no native FP4 products: they need compute capability 10, and this GPU has " + std::to_string(major_);
+    if (major_ >= 10) return "";  // as cuBLAS's documentation says; what a GPU has no kernel for, it refuses by itself
+    return "no native FP4 products: they need compute capability 10.0 or later, and this GPU has " + std::to_string(major_);
   }
 
   void bf16(const void* a, const void* b, bool transposed, std::int64_t m, std::int64_t n, std::int64_t k, float* y,

@@ -25,8 +25,8 @@
 namespace assay::quant {
 
 // What multiplies in linear_w4a4(). fp32: the same exact numbers, as fp32. cuda_bf16: a GPU's bf16 units, by cuBLASLt;
-// cuda_fp4: its FP4 units (compute capability 10), codes and block scales as they are, for NVFP4 with blocks along K in both
-// operands. The matrices are the host's all the same.
+// cuda_fp4: its FP4 units (compute capability 10.0 or later), codes and block scales as they are, for NVFP4 with blocks along K
+// in both operands. The matrices are the host's all the same.
 enum class Unit : std::uint8_t { fp32, bf16, cuda_bf16, cuda_fp4 };
 bool available(Unit unit);      // bf16: the processor has bf16 dot products or AMX
 std::string missing(Unit unit); // why it is not, in a sentence; empty where it is
