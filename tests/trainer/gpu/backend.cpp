@@ -203,6 +203,8 @@ class Call {
         resized_.emplace_back(i, at::empty({0}, x.options().device(at::kCPU)));
         return resized_.back().second;
       }
+      if (const auto* alias = op_.schema().arguments()[i].alias_info(); alias && alias->isWrite() && x.defined() && x.is_cuda())
+        before_write(x.data_ptr());
       return mapped(x);
     }
     if (value.isTensorList()) {
@@ -287,6 +289,7 @@ at::Tensor& copy(at::Tensor& to, const at::Tensor& from, bool) {
     host_waits("a copy from the host");
     behind(to).copy_(from);
   } else {
+    before_write(to.data_ptr());
     on_stand_in([a = behind(to), b = behind(from)] { at::Tensor(a).copy_(b); });
   }
   return to;

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <stdexcept>
 
@@ -13,6 +15,12 @@ namespace {
 
 constexpr std::size_t capacity = std::size_t{8} << 30;  // of addresses; memory is taken as it is used
 constexpr std::size_t granule = 512;                    // as LibTorch's allocator for CUDA
+
+// Up to an eighth more, so that few sizes are asked for and what was given back fits again.
+std::size_t rounded(std::size_t bytes) {
+  const std::size_t step = std::max(granule, std::bit_floor(bytes) / 8);
+  return (bytes + step - 1) / step * step;
+}
 
 }  // namespace
 
@@ -52,7 +60,7 @@ void GpuMemory::fill(std::size_t place, std::size_t bytes) { std::memset(host_ +
 void* GpuMemory::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   const std::scoped_lock lock(mutex_);
-  const std::size_t size = (bytes + granule - 1) / granule * granule;
+  const std::size_t size = rounded(bytes);
   auto& places = (pool_ ? pool_->free : free_)[size];
   std::size_t place = top_;
   if (!places.empty()) {
@@ -62,8 +70,8 @@ void* GpuMemory::allocate(std::size_t bytes) {
     throw std::bad_alloc();
   } else {
     top_ += size;
+    fill(place, size);
   }
-  fill(place, size);
   blocks_[place] = {size, pool_};
   used_ += size;
   peak_ = std::max(peak_, used_);
@@ -101,16 +109,20 @@ void GpuMemory::use_pool(std::shared_ptr<Pool> pool) {
   pool_.swap(pool);
 }
 
-std::vector<std::uint8_t> GpuMemory::contents() const {
+void GpuMemory::before_write(const void* p) {
+  if (!p) return;
   const std::scoped_lock lock(mutex_);
-  return {host_, host_ + top_};
+  const auto block = std::prev(blocks_.upper_bound(static_cast<std::size_t>(static_cast<const std::uint8_t*>(p) - device_)));
+  if (block->second.pool == pool_) return;
+  auto& copy = kept_[block->first];
+  if (copy.empty()) copy.assign(host_ + block->first, host_ + block->first + block->second.size);
 }
 
-void GpuMemory::set_contents(const std::vector<std::uint8_t>& contents) {
+void GpuMemory::undo() {
   const std::scoped_lock lock(mutex_);
-  std::memcpy(host_, contents.data(), contents.size());
-  for (const auto& [size, places] : free_)  // what was given back since
-    for (const std::size_t place : places) fill(place, size);
+  for (const auto& [place, copy] : kept_)  // what was let go of since holds ones already
+    if (blocks_.count(place)) std::memcpy(host_ + place, copy.data(), copy.size());
+  kept_.clear();
 }
 
 }  // namespace assay::test

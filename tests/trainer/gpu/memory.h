@@ -35,8 +35,9 @@ class GpuMemory {
   std::shared_ptr<Pool> new_pool();
   void use_pool(std::shared_ptr<Pool> pool);  // null: the common one
 
-  std::vector<std::uint8_t> contents() const;
-  void set_contents(const std::vector<std::uint8_t>& contents);
+  // Keeps what the block at p holds, unless it is the pool's own; undo() puts it back, whatever has been written since.
+  void before_write(const void* p);
+  void undo();
 
  private:
   using Free = std::map<std::size_t, std::vector<std::size_t>>;  // places by size
@@ -52,6 +53,7 @@ class GpuMemory {
   std::size_t top_ = 0, used_ = 0, peak_ = 0;
   Free free_;
   std::map<std::size_t, Block> blocks_;
+  std::map<std::size_t, std::vector<std::uint8_t>> kept_;
   std::shared_ptr<Pool> pool_;
 };
 

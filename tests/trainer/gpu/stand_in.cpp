@@ -33,22 +33,27 @@ class Kernels : public cuda::Device {
     std::memcpy(to, memory().behind(from), bytes);
   }
   void copy(void* to, const void* from, std::size_t bytes, void*) override {
+    before_write(to);
     run([=, this](void* s) { cuda::host_device().copy(behind(to), behind(from), bytes, s); });
   }
   void synchronize(void*) override { host_waits("a synchronization"); }
   void finite_max(const cuda::Matrix& matrix, const void* x, float* max, void*) override {
+    before_write(max);
     run([=, this](void* s) { cuda::host_device().finite_max(matrix, behind(x), behind(max), s); });
   }
   void fake_quantize(const quant::Spec& spec, const cuda::Matrix& matrix, const void* in, void* out, int axis, const float* tensor_max,
                      void*) override {
+    before_write(out);
     run([=, this](void* s) { cuda::host_device().fake_quantize(spec, matrix, behind(in), behind(out), axis, behind(tensor_max), s); });
   }
   void operand(const quant::Spec& spec, const cuda::Matrix& matrix, const void* in, void* out, float* factors, const float* tensor_max,
                void*) override {
+    for (const void* p : {static_cast<const void*>(out), static_cast<const void*>(factors)}) before_write(p);
     run([=, this](void* s) { cuda::host_device().operand(spec, matrix, behind(in), behind(out), behind(factors), behind(tensor_max), s); });
   }
   void pack(const quant::Spec& spec, const cuda::Matrix& matrix, const void* in, int axis, std::uint8_t* codes, std::uint8_t* scales,
             float* row_maxima, const float* tensor_max, void*) override {
+    for (const void* p : std::initializer_list<const void*>{codes, scales, row_maxima}) before_write(p);
     run([=, this](void* s) {
       cuda::host_device().pack(spec, matrix, behind(in), axis, behind(codes), behind(scales), behind(row_maxima), behind(tensor_max), s);
     });
@@ -59,6 +64,7 @@ class Kernels : public cuda::Device {
     return cuda::host_device().errors(matrix, behind(x), behind(dq), behind(codes), damping, nullptr);
   }
   void hadamard(const cuda::Matrix& matrix, const void* in, void* out, std::uint16_t signs, bool inverse, void*) override {
+    before_write(out);
     run([=, this](void* s) { cuda::host_device().hadamard(matrix, behind(in), behind(out), signs, inverse, s); });
   }
   cuda::Products* products(std::string& missing) override { return cuda::host_device().products(missing); }
@@ -87,7 +93,6 @@ class StandIn : public train::Accelerator {
     GpuMemory& memory = GpuMemory::instance();
     auto graph = std::make_unique<Recorded>();
     graph->pool = memory.new_pool();
-    const auto before = memory.contents();
     struct Recording {
       explicit Recording(Recorded& graph) {
         GpuMemory::instance().use_pool(graph.pool);
@@ -95,6 +100,7 @@ class StandIn : public train::Accelerator {
       }
       ~Recording() {
         recorded_work = nullptr;
+        GpuMemory::instance().undo();  // nothing of it has been done
         GpuMemory::instance().use_pool(nullptr);
       }
     };
@@ -102,7 +108,6 @@ class StandIn : public train::Accelerator {
       const Recording recording(*graph);
       work();
     }
-    memory.set_contents(before);  // nothing of it has been done
     ++stand_in_counts().captures;
     return graph;
   }
@@ -131,6 +136,10 @@ class StandIn : public train::Accelerator {
 };
 
 }  // namespace
+
+void before_write(const void* p) {
+  if (recorded_work) GpuMemory::instance().before_write(p);
+}
 
 void at_replay(std::function<void()> work) {
   if (recorded_work) recorded_work->push_back(std::move(work));

@@ -19,6 +19,8 @@
 
 namespace assay::test {
 
+// What is about to write to p, in a device's memory, while a graph is recorded: it is undone when that ends.
+void before_write(const void* p);
 // What each replay of the graph that is recorded shall do; nothing where none is.
 void at_replay(std::function<void()> work);
 // Does it now, and at each replay.
