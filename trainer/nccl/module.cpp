@@ -15,9 +15,11 @@ namespace {
 
 std::string said(ncclResult_t result, ncclComm_t comm) {
   std::string text = ncclGetErrorString(result);
-  const char* more = ncclGetLastError(comm);
-  if (more && *more) text += std::string(" (") + more + ")";
-  return text.substr(0, text.find('\n'));
+  const char* last = ncclGetLastError(comm);
+  std::string more = last ? last : "";
+  more.resize(std::min(more.size(), more.find('\n')));
+  if (!more.empty()) text += " (" + more + ")";
+  return text;
 }
 
 // Never blocks: each call may say ncclInProgress, and ncclCommGetAsyncError() what became of it.

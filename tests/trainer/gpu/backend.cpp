@@ -13,9 +13,11 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <mutex>
 #include <set>
 #include <string>
@@ -57,6 +59,37 @@ class Allocator : public c10::Allocator {
 };
 
 Allocator allocator;
+
+// The host's memory that a copy may go to beside it.
+class Pinned : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(std::size_t bytes) override {
+    void* memory = ::operator new(std::max<std::size_t>(bytes, 1));
+    const std::scoped_lock lock(mutex_);
+    places_.insert(memory);
+    return {memory, memory, &release, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
+  static bool holds(const void* memory) {
+    const std::scoped_lock lock(mutex_);
+    return places_.count(memory) == 1;
+  }
+
+ private:
+  static void release(void* memory) {
+    {
+      const std::scoped_lock lock(mutex_);
+      places_.erase(memory);
+    }
+    ::operator delete(memory);
+  }
+  static inline std::mutex mutex_;
+  static inline std::set<const void*> places_;
+};
+
+Pinned pinned_allocator;
+std::function<void(std::function<void()>)> beside;
 
 struct Guard : c10::impl::DeviceGuardImplInterface {
   explicit Guard(c10::DeviceType) {}
@@ -280,9 +313,11 @@ const at::Tensor& resize(const at::Tensor& x, at::IntArrayRef size, std::optiona
   return x;
 }
 
-at::Tensor& copy(at::Tensor& to, const at::Tensor& from, bool) {
+at::Tensor& copy(at::Tensor& to, const at::Tensor& from, bool non_blocking) {
   TORCH_CHECK(to.is_cuda() || from.is_cuda());
-  if (!to.is_cuda()) {
+  if (!to.is_cuda() && non_blocking && beside && Pinned::holds(to.storage().data())) {
+    beside([to, from = behind(from)] { at::Tensor(to).copy_(from); });
+  } else if (!to.is_cuda()) {
     host_waits("a copy to the host");
     to.copy_(behind(from));
   } else if (!from.is_cuda()) {
@@ -321,7 +356,8 @@ struct Hooks : at::CUDAHooksInterface {
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(at::DeviceIndex) const override { return true; }
-  bool isPinnedPtr(const void*) const override { return false; }
+  bool isPinnedPtr(const void* memory) const override { return Pinned::holds(memory); }
+  at::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
   at::Device getDeviceFromPtr(void*) const override { return gpu_device; }
   at::DeviceIndex deviceCount() const override { return 1; }
   at::DeviceIndex getCurrentDevice() const override { return 0; }
@@ -338,6 +374,9 @@ struct Hooks : at::CUDAHooksInterface {
 C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 
 }  // namespace
+
+void copies_beside_the_host(std::function<void(std::function<void()>)> put) { beside = std::move(put); }
+
 }  // namespace assay::test
 
 namespace at {

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
@@ -83,7 +85,11 @@ class Kernels : public cuda::Device {
 class StandIn : public train::Accelerator {
  public:
   std::string name() const override { return "a stand-in"; }
-  std::string identity() const override { return "GPU-00000000000000000000000000000000"; }
+  // A rank's own, by the GPU that it has left itself.
+  std::string identity() const override {
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    return std::string("GPU-") + (visible ? visible : "0");
+  }
   at::Device device() const override { return {at::kCUDA, 0}; }
   double peak_memory_gb() const override { return static_cast<double>(GpuMemory::instance().peak()) / (1024.0 * 1024.0 * 1024.0); }
 
@@ -152,7 +158,7 @@ void on_stand_in(std::function<void()> work) {
 
 void host_waits(const char* why) {
   if (recorded_work) throw std::logic_error(std::string("the host waits for the device while a graph is recorded: ") + why);
-  ++stand_in_counts().waits;
+  ++std::atomic_ref(stand_in_counts().waits);  // ranks may be threads
 }
 
 StandInCounts& stand_in_counts() {

@@ -10,7 +10,7 @@
 //   what LibTorch refuses on CUDA in deterministic mode (the list in backend.cpp);
 //   the backward on a thread of autograd's own, as on a GPU.
 // What it cannot show: whether streams wait for each other (all is done at once, in the host's order), CUDA's sums and their
-// accuracy, trainer/cuda/module.cpp, memory's true size, speed.
+// accuracy, trainer/cuda/module.cpp (tests/trainer/cuda does), memory's true size, speed.
 #pragma once
 
 #include <functional>
@@ -28,6 +28,10 @@ void on_stand_in(std::function<void()> work);
 
 // The host waits for the device, or copies from or to it. Throws while a graph is recorded.
 void host_waits(const char* why);
+
+// From now on a copy to pinned memory that need not be waited for is given to `put`; it reads what is there when it is done.
+// Before, and of null, all copies are done at once, and the host waits for them.
+void copies_beside_the_host(std::function<void(std::function<void()>)> put);
 
 struct StandInCounts {
   std::int64_t waits = 0, captures = 0;

@@ -21,10 +21,11 @@ struct Result {
 
 class Program {
  public:
-  Program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "")
+  Program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "",
+          const std::string& file = "assay-train")
       : folder_(fresh_folder("output-" + name)) {
     write_text(folder_ / "in", input);
-    const std::string binary = std::string(ASSAY_BINARY_DIR) + "/bin/assay-train";
+    const std::string binary = std::string(ASSAY_BINARY_DIR) + "/bin/" + file;
     std::vector<char*> argv{const_cast<char*>(binary.c_str())};
     for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
@@ -52,6 +53,12 @@ class Program {
 
 inline Result run_program(const std::string& name, const std::vector<std::string>& arguments, const std::string& input = "") {
   return Program(name, arguments, input).wait();
+}
+
+inline bool mpi_is_here() {
+  const bool here = fs::exists(fs::path(ASSAY_BINARY_DIR) / "bin/libassay_mpi.so") && std::system("command -v mpirun >/dev/null") == 0;
+  if (!here) report_skipped("several ranks", "there is no libassay_mpi.so or no mpirun (libopenmpi-dev, openmpi-bin)");
+  return here;
 }
 
 inline std::size_t lines_in(const std::string& text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
