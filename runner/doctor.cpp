@@ -79,6 +79,11 @@ std::vector<int> examine(const fs::path& scratch, const std::vector<fs::path>& c
 
 }  // namespace
 
+DoctorJob doctor_job(const ResolvedRun& run, const std::string& name) {
+  const auto& train = run.config.train;
+  return {name, run.run.config_json, run.run.derived_json, static_cast<int>(train.threads), {}, train.device == "cuda"};
+}
+
 std::vector<DoctorResult> run_doctors(const Paths& paths, const std::vector<DoctorJob>& jobs) {
   std::vector<DoctorResult> results;
   if (jobs.empty()) return results;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runner/paths.h"
+#include "runner/resolve.h"
 
 namespace assay::runner {
 
@@ -15,6 +16,9 @@ struct DoctorJob {
   std::vector<std::string> options{};  // more of assay-train doctor's command line
   bool alone = false;                  // needs the machine's memory, or its GPU, for itself
 };
+
+// Of a run as resolve() gives it; `name` is what findings call it.
+DoctorJob doctor_job(const ResolvedRun& run, const std::string& name);
 
 struct DoctorResult {
   std::string json;                   // what goes into doctor.json

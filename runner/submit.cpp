@@ -85,8 +85,7 @@ class Preflight {
         place_[key] = jobs_.size();
         std::string name = run.run.run;
         if (ids[name]++ > 0) name = run.run.series + "/" + name;
-        jobs_.push_back({name, run.run.config_json, run.run.derived_json, static_cast<int>(run.config.train.threads), {},
-                         run.config.train.device == "cuda"});
+        jobs_.push_back(doctor_job(run, name));
       }
   }
 

@@ -77,8 +77,7 @@ std::function<int()> setup_doctor(CLI::App& app) {
         const std::string lack = options->random_weights ? "" : spec::missing_to_run(run.config, run.derived);
         if (!lack.empty() && missing.find(lack) == std::string::npos)
           missing += (missing.empty() ? "" : "\n") + series.series.id + ": " + lack;
-        jobs.push_back({run.run.run, run.run.config_json, run.run.derived_json, static_cast<int>(run.config.train.threads),
-                        {}, run.config.train.device == "cuda"});
+        jobs.push_back(doctor_job(run, run.run.run));
         if (options->random_weights) random_weights(jobs.back(), run.derived.model_path);
       }
     if (!missing.empty()) throw UserError(kRefused, missing);
