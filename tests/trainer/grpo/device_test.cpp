@@ -1,5 +1,6 @@
 // train.device = "cuda": whole runs as on a GPU, by LibTorch's operations and with an accelerator that records what is to be done,
 // but on the CPU, against runs by the kernels; on a GPU where there is one; and what is said where there is none.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -76,6 +77,26 @@ void with_arm(spec::Config& config, double dropout) {
   }
 }
 
+// A run that is ended behind its first step and goes on, against one that is not ended.
+void goes_on(spec::Config config, TrainOptions options) {
+  config.checkpoint.keep_last = 5;
+  const fs::path whole = make_run("device-whole", config), resumed = make_run("device-resumed", config);
+  REQUIRE(train::train(whole, options) == exit_finished);
+  // As it is after the first step: the second's checkpoint and what came of it are not there.
+  REQUIRE(train::train(resumed, options) == exit_finished);
+  for (const char* late : {"adapter", "checkpoints/step-000002"}) fs::remove_all(resumed / late);
+  std::string events;
+  for (const auto& line : read_lines(resumed / "events.jsonl"))
+    if (line["kind"] != "finished") events += line.dump() + "\n";
+  write_text(resumed / "events.jsonl", events);
+  options.resume = true;
+  REQUIRE(train::train(resumed, options) == exit_finished);
+  const auto kinds = event_kinds(resumed);
+  CHECK(std::count(kinds.begin(), kinds.end(), "resumed") == 1);
+  CHECK(metrics_of(whole) == metrics_of(resumed));
+  CHECK(read_text(whole / "adapter" / "adapter_model.safetensors") == read_text(resumed / "adapter" / "adapter_model.safetensors"));
+}
+
 }  // namespace
 
 TEST_CASE("device: a run by LibTorch's operations is the run by the kernels", "[device]") {
@@ -114,24 +135,10 @@ TEST_CASE("device: W4A4 with activations quantized", "[device]") {
 }
 
 TEST_CASE("device: a run that goes on from a checkpoint has the bits of one that was never ended", "[device]") {
-  spec::Config config = short_run();
-  config.checkpoint.keep_last = 5;
-  const fs::path whole = make_run("device-whole", config), resumed = make_run("device-resumed", config);
   Recorder recorder;
   TrainOptions options;
   options.stand_in = &recorder;
-  REQUIRE(train::train(whole, options) == exit_finished);
-  // As it is after the first step: the second's checkpoint and what came of it are not there.
-  REQUIRE(train::train(resumed, options) == exit_finished);
-  for (const char* late : {"adapter", "checkpoints/step-000002"}) fs::remove_all(resumed / late);
-  std::string events;
-  for (const auto& line : read_lines(resumed / "events.jsonl"))
-    if (line["kind"] != "finished") events += line.dump() + "\n";
-  write_text(resumed / "events.jsonl", events);
-  options.resume = true;
-  REQUIRE(train::train(resumed, options) == exit_finished);
-  CHECK(metrics_of(whole) == metrics_of(resumed));
-  CHECK(read_text(whole / "adapter" / "adapter_model.safetensors") == read_text(resumed / "adapter" / "adapter_model.safetensors"));
+  goes_on(short_run(), options);
 }
 
 TEST_CASE("device: two ranks are one within float summation", "[device]") {
@@ -204,6 +211,27 @@ TEST_CASE("device: on the GPU", "[device][gpu]") {
   same_run(cpu, gpu);
   CHECK(metrics_of(gpu) == metrics_of(again));
   CHECK(started(gpu).at("quant_path") == "cuda");
+}
+
+TEST_CASE("device: on the GPU a run goes on from a checkpoint with the same bits", "[device][gpu]") {
+  const OpenedGpu& opened = open_gpu();
+  if (!opened.accelerator) {
+    std::printf("SKIPPED: no GPU: %s\n", opened.missing.c_str());
+    return;
+  }
+  spec::Config config = short_run();
+  config.train.device = "cuda";
+  SECTION("not quantized, dropout, AQN") {
+    config.lora.dropout = 0.1;
+    config.noise.kind = "aqn";
+    config.noise.stages = 2;
+  }
+  SECTION("W4A4") {
+    config.quant.format = "nvfp4";
+    config.quant.hook = "pre";
+    config.quant.ste = true;
+  }
+  goes_on(config, {});
 }
 
 }  // namespace assay::test
