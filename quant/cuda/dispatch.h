@@ -1,4 +1,4 @@
-// From a call to the bodies that do it, for whoever can run them: kernels.cu.
+// From a call to the bodies that do it, which a `machine` runs: kernels.cu's, on a GPU or in tests on the host.
 #pragma once
 
 #include <algorithm>

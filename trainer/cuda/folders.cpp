@@ -1,4 +1,4 @@
-// Where LibTorch's CUDA half is looked for. Apart from loader.cpp, in whose place a test may put a GPU of its own.
+// Where LibTorch's CUDA half is looked for, and what went wrong with opening a library. Apart from loader.cpp, in whose place a test may put a GPU of its own.
 #include <ATen/Context.h>
 #include <dlfcn.h>
 

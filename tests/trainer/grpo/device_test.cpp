@@ -77,6 +77,12 @@ void with_arm(spec::Config& config, double dropout) {
   }
 }
 
+bool gpu_is_here() {
+  if (open_gpu().accelerator) return true;
+  std::printf("SKIPPED: no GPU: %s\n", open_gpu().missing.c_str());
+  return false;
+}
+
 // A run that is ended behind its first step and goes on, against one that is not ended.
 void goes_on(spec::Config config, TrainOptions options) {
   config.checkpoint.keep_last = 5;
@@ -195,11 +201,7 @@ TEST_CASE("device: without a GPU a run is refused in one sentence", "[device]") 
 }
 
 TEST_CASE("device: on the GPU", "[device][gpu]") {
-  const OpenedGpu& opened = open_gpu();
-  if (!opened.accelerator) {
-    std::printf("SKIPPED: no GPU: %s\n", opened.missing.c_str());
-    return;
-  }
+  if (!gpu_is_here()) return;
   spec::Config config = short_run();
   with_arm(config, /*dropout=*/0);  // its masks are drawn on the device: others than the CPU's
   const fs::path cpu = make_run("device-cpu", config);
@@ -214,11 +216,7 @@ TEST_CASE("device: on the GPU", "[device][gpu]") {
 }
 
 TEST_CASE("device: on the GPU a run goes on from a checkpoint with the same bits", "[device][gpu]") {
-  const OpenedGpu& opened = open_gpu();
-  if (!opened.accelerator) {
-    std::printf("SKIPPED: no GPU: %s\n", opened.missing.c_str());
-    return;
-  }
+  if (!gpu_is_here()) return;
   spec::Config config = short_run();
   config.train.device = "cuda";
   SECTION("not quantized, dropout, AQN") {
